@@ -1,0 +1,1 @@
+//! Plans, leases and their failures, as state machines that do no IO.

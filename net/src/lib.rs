@@ -1,0 +1,1 @@
+//! Carries protocol frames between peers over libp2p.

@@ -1,0 +1,1 @@
+//! A participant in a room: joins net, coordinator, sampler and an engine.

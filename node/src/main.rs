@@ -1,0 +1,2 @@
+//! node entry point.
+fn main() {}

@@ -1,0 +1,21 @@
+//! The words every process agrees on, and their bytes: ids, jobs, units, messages, frames and room keys.
+//!
+//! Pure: no IO, no clock, no randomness of its own; nonces and time are arguments.
+
+pub mod frame;
+pub mod ids;
+pub mod job;
+pub mod limits;
+pub mod membership;
+pub mod message;
+pub mod room;
+pub mod tensor;
+pub mod time;
+pub mod unit;
+
+pub use ids::{Hash, JobId, LeaseId, ModelId, PeerId};
+pub use job::{JobRequest, JobSpec, Layout, ModelShape, Size, SpecError, Tiling};
+pub use message::{Activity, Capabilities, Message, Presence, RefuseReason, ToRequester, ToWorker};
+pub use room::{RoomId, RoomKeys, RoomLink, RoomSecret};
+pub use time::Instant;
+pub use unit::{Branches, Unit, UnitId, Work};

@@ -1,0 +1,96 @@
+//! Every limit on what a stranger may send, in one place, each with its reason.
+
+use std::time::Duration;
+
+/// A base58 ed25519 peer id has 52 characters; an RSA one 46.
+pub const PEER_ID_BYTES_MAX: usize = 64;
+
+/// A control header is some ids and a prompt; gossipsub's own default message limit is the same.
+pub const HEADER_BYTES_MAX: usize = 64 * 1024;
+
+/// Deeper nesting than any message has means an attack on the decoder's stack.
+pub const HEADER_DEPTH_MAX: usize = 16;
+
+/// A 1024 x 1024 RGB picture in f32 is 12 MiB; nothing we send in one piece is larger than a 1152 x 1152 one.
+pub const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Bodies travel in pieces of this size, so that a heartbeat never waits behind a picture.
+pub const CHUNK_BYTES_MAX: usize = 64 * 1024;
+
+/// Body bytes a sender may have under way before the receiver grants more.
+pub const CREDIT_BYTES: u32 = 1024 * 1024;
+
+/// Messages waiting to be sent to one peer; a peer that reads slower than this is dropped.
+pub const OUTBOX_MESSAGES_MAX: usize = 64;
+
+/// Received messages waiting for the node's loop; full means the link stops reading.
+pub const INBOX_MESSAGES_MAX: usize = 256;
+
+/// A presence message is a name and a few model ids.
+pub const PRESENCE_BYTES_MAX: usize = 4 * 1024;
+
+/// Names are shown on screens of 360 pixels.
+pub const NAME_BYTES_MAX: usize = 64;
+
+/// CLIP reads 77 tokens; 4 KiB is many times that in any language.
+pub const PROMPT_BYTES_MAX: usize = 4 * 1024;
+
+/// The reason in a refusal is one sentence.
+pub const REASON_BYTES_MAX: usize = 256;
+
+/// Models one worker may offer.
+pub const MODELS_MAX: usize = 32;
+
+/// Longest side of a picture in pixels: a canvas of 4096 x 4096 is 16 million cells of bookkeeping at most.
+pub const SIDE_PIXELS_MAX: u32 = 4096;
+
+/// Largest picture in pixels; its f32 RGB body must fit [`BODY_BYTES_MAX`] when decoded in one piece.
+pub const PICTURE_PIXELS_MAX: u32 = 1024 * 1024;
+
+/// More steps than this bring nothing with any known sampler; schedules are tables of at most 1000 entries.
+pub const STEPS_MAX: u32 = 200;
+
+/// Beyond this, guidance only burns.
+pub const GUIDANCE_MAX: f32 = 50.0;
+
+/// Largest magnitude believed in a network's output; a latent of magnitude 1000 is broken arithmetic.
+pub const MAGNITUDE_MAX: f32 = 65_504.0;
+
+/// Peers in one room.
+pub const ROOM_PEERS_MAX: usize = 256;
+
+/// Units of one stage: 256 tiles and two guidance branches.
+pub const STAGE_UNITS_MAX: usize = 512;
+
+/// Leases a worker holds at most: one that runs and one whose input is already there.
+pub const LEASES_PER_WORKER: usize = 2;
+
+/// Leases waiting at a worker over all requesters.
+pub const WORKER_QUEUE_MAX: usize = 32;
+
+/// Conditionings a worker remembers; the oldest goes first.
+pub const BLOBS_MAX: usize = 16;
+
+/// A unit that failed on this many distinct peers fails its job.
+pub const ATTEMPTS_MAX: usize = 3;
+
+/// A working peer says so this often.
+pub const HEARTBEAT_EVERY: Duration = Duration::from_millis(500);
+
+/// Silence for this long on a lease (six heartbeats) means that its worker is gone.
+pub const LEASE_SILENCE_MAX: Duration = Duration::from_secs(3);
+
+/// A lease ends after this long even if its worker keeps saying that it works: a stall with a beating heart.
+pub const LEASE_TIME_MAX: Duration = Duration::from_secs(300);
+
+/// A refused worker is not asked again before this.
+pub const REFUSAL_PAUSE: Duration = Duration::from_millis(250);
+
+/// A new connection must prove membership within this time or is closed.
+pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
+
+const _: () = assert!(HEADER_BYTES_MAX > PROMPT_BYTES_MAX * 4, "two prompts and their message must fit a header");
+const _: () = assert!(CREDIT_BYTES as usize >= CHUNK_BYTES_MAX, "a chunk must fit the credit");
+const _: () =
+    assert!(PICTURE_PIXELS_MAX as usize * 3 * 4 <= BODY_BYTES_MAX, "a whole decoded picture must fit one body");
+const _: () = assert!(PRESENCE_BYTES_MAX < HEADER_BYTES_MAX);

@@ -1,0 +1,1 @@
+//! The meeting place: libp2p relay, rendezvous and HTTP API.

@@ -1,0 +1,2 @@
+//! relay entry point.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Latent arithmetic that gives the same bits everywhere.

@@ -1,0 +1,1 @@
+//! WGSL sources, each with a CPU twin of the same name.

@@ -1,0 +1,1 @@
+//! The same participant inside a page.

@@ -111,6 +111,20 @@ pub enum PlanChoice {
     Cfg,
 }
 
+/// Into which units a job is cut. It never changes a pixel: the arithmetic is the layout's, whoever does how much of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PlanKind {
+    /// One unit: the whole picture.
+    Whole,
+    /// One unit per guidance branch and step, over the whole canvas.
+    Cfg,
+    /// One unit per tile and step, both branches in it.
+    Tiles,
+    /// One unit per tile, guidance branch and step.
+    CfgTiles,
+}
+
 impl Layout {
     /// Pictures of more than this many pixels are decoded in tiles: larger decodes need more memory than small peers have.
     pub const DECODE_WHOLE_PIXELS_MAX: u32 = 768 * 768;

@@ -14,7 +14,7 @@ pub mod time;
 pub mod unit;
 
 pub use ids::{Hash, JobId, LeaseId, ModelId, PeerId};
-pub use job::{JobRequest, JobSpec, Layout, ModelShape, Size, SpecError, Tiling};
+pub use job::{JobRequest, JobSpec, Layout, ModelShape, PlanChoice, PlanKind, Size, SpecError, Tiling, Wire};
 pub use message::{Activity, Capabilities, Message, Presence, RefuseReason, ToRequester, ToWorker};
 pub use room::{RoomId, RoomKeys, RoomLink, RoomSecret};
 pub use time::Instant;

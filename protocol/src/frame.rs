@@ -151,6 +151,11 @@ impl<M: DeserializeOwned> Decoder<M> {
         std::mem::take(&mut self.consumed)
     }
 
+    /// Whether a frame or a body is half received: a peer that leaves it so for long is stalling.
+    pub fn is_amid(&self) -> bool {
+        self.body.is_some() || self.read < self.buffer.len()
+    }
+
     fn next_payload(&mut self) -> Result<Option<(u8, std::ops::Range<usize>)>, FrameError> {
         let rest = &self.buffer[self.read..];
         let Some((&kind, _)) = rest.split_first() else { return Ok(None) };

@@ -86,6 +86,12 @@ pub const LEASE_TIME_MAX: Duration = Duration::from_secs(300);
 /// A refused worker is not asked again before this.
 pub const REFUSAL_PAUSE: Duration = Duration::from_millis(250);
 
+/// A worker's pauses double with every failure in a row, up to this.
+pub const PAUSE_MAX: Duration = Duration::from_secs(64);
+
+/// The slowest uplink that is waited for, 1 Mbit/s: a lease is not silent while its body may still be under way.
+pub const UPLOAD_BYTES_PER_SECOND_MIN: usize = 128 * 1024;
+
 /// A new connection must prove membership within this time or is closed.
 pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
 

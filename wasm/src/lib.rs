@@ -1,1 +1,3 @@
-//! The same participant inside a page.
+//! What a page shares with every node: the protocol's words and bytes, checked for wasm32.
+
+pub use protocol;

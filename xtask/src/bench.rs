@@ -1,0 +1,68 @@
+//! `cargo xtask bench`: figures, each with what it was measured on; ratios come from one run.
+
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::build::{self, Programs};
+use crate::processes::{Process, Room};
+
+/// Fixed cost of a unit of the fake engine, in milliseconds.
+const FAKE_UNIT_MS: u64 = 50;
+
+/// Options of `cargo xtask bench`.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Only the figures whose name contains this: engine, lease or split.
+    only: Option<String>,
+}
+
+/// Measures and prints.
+pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let programs = build::programs()?;
+    let wanted = |name: &str| arguments.only.as_ref().is_none_or(|only| name.contains(only.as_str()));
+    println!("load {} cores {}", load(), std::thread::available_parallelism().map_or(1, usize::from));
+    if wanted("engine") {
+        let figures = measure(&programs, &["bench", "engine"])?;
+        for key in ["step_128x128_s", "step_384x128_s", "decode_128x128_s", "decode_384x128_s"] {
+            println!("engine {key} {:.4}", number(&figures, key)?);
+        }
+    }
+    if wanted("lease") {
+        let figures = in_room(&programs, 1, 0, &["bench", "lease"])?;
+        for key in ["leases", "p50_ms", "p99_ms"] {
+            println!("lease-32KiB-quic {key} {:.3}", number(&figures, key)?);
+        }
+    }
+    if wanted("split") {
+        for workers in [1, 2, 4, 8] {
+            let figures = in_room(&programs, workers, FAKE_UNIT_MS, &["bench", "split"])?;
+            let (units, seconds) = (number(&figures, "units")?, number(&figures, "seconds")?);
+            let ideal = units * FAKE_UNIT_MS as f64 / 1000.0 / workers as f64;
+            println!("split workers {workers} units {units} seconds {seconds:.3} efficiency {:.3}", ideal / seconds);
+        }
+    }
+    println!("load {}", load());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn in_room(programs: &Programs, workers: usize, unit_ms: u64, command: &[&str]) -> Result<Value> {
+    let folder = tempfile::tempdir()?;
+    let room = Room::open(programs, folder.path(), 0, workers, &["--fake-ms", &unit_ms.to_string()])?;
+    let workers = workers.to_string();
+    measure(programs, &[command, &["--room", &room.link, "--min-workers", &workers]].concat())
+}
+
+fn measure(programs: &Programs, arguments: &[&str]) -> Result<Value> {
+    Process::start("the measurement", Command::new(&programs.node).args(arguments))?.json()
+}
+
+fn number(figures: &Value, key: &str) -> Result<f64> {
+    figures[key].as_f64().with_context(|| format!("the measurement has no {key}: {figures}"))
+}
+
+/// The machine's load averages, where it tells them.
+fn load() -> String {
+    std::fs::read_to_string("/proc/loadavg").map_or_else(|_| "unknown".into(), |text| text.trim().to_owned())
+}

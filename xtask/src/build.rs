@@ -1,0 +1,45 @@
+//! Builds the programs and finds them.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+/// The checkout's root.
+pub fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the checkout").to_owned()
+}
+
+/// A cargo command in the checkout.
+pub fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    command
+}
+
+/// Runs a step, showing what it is; an error if it fails.
+pub fn step(name: &str, command: &mut Command) -> Result<()> {
+    eprintln!("== {name}");
+    let status =
+        command.status().with_context(|| format!("{name}: cannot start {}", command.get_program().display()))?;
+    ensure!(status.success(), "{name} failed; the lines above say where");
+    Ok(())
+}
+
+/// The paths of `manyhands` and `manyhands-relay`.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    /// The node.
+    pub node: PathBuf,
+    /// The relay.
+    pub relay: PathBuf,
+}
+
+/// Builds the programs if anything changed. They land beside this one, in the target folder's profile.
+pub fn programs() -> Result<Programs> {
+    step("build", cargo().args(["build", "--quiet", "--workspace", "--bins"]))?;
+    let folder = std::env::current_exe().context("finding the folder of the programs")?;
+    let folder = folder.parent().expect("a program lies in a folder");
+    let program = |name: &str| folder.join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
+    Ok(Programs { node: program("manyhands"), relay: program("manyhands-relay") })
+}

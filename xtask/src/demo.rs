@@ -1,0 +1,108 @@
+//! `cargo xtask demo`: a room on this machine, every member its own process.
+
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+use std::sync::mpsc;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::build::{self, Programs};
+use crate::processes::{Process, Room};
+
+/// Options of `cargo xtask demo`.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Paint this, then exit; without it the room stays open until Ctrl-C.
+    #[arg(long)]
+    prompt: Option<String>,
+    /// Picture size in pixels.
+    #[arg(long, default_value = "384x128", value_name = "WxH")]
+    size: String,
+    /// Worker processes.
+    #[arg(long, default_value_t = 2)]
+    workers: usize,
+    /// Seed of the noise.
+    #[arg(long, default_value_t = 7)]
+    seed: u64,
+    /// Where the picture goes.
+    #[arg(long, default_value = "demo.png", value_name = "FILE.png")]
+    out: PathBuf,
+    /// Where the report goes.
+    #[arg(long, value_name = "FILE.json")]
+    report: Option<PathBuf>,
+    /// SIGKILL one worker after the room has delivered this many units.
+    #[arg(long, value_name = "K", requires = "prompt")]
+    kill_after_units: Option<u64>,
+    /// More options for `manyhands paint`, after `--`.
+    #[arg(last = true)]
+    paint: Vec<String>,
+}
+
+/// Runs the demo.
+pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    ensure!(arguments.workers >= 1, "the demo needs at least one worker; give --workers 1 or more");
+    let programs = build::programs()?;
+    let folder = tempfile::tempdir().context("making a folder for the relay's data")?;
+    // An open demo gets the relay's usual port, so that its link can be guessed right; a painting one takes any.
+    let port = if arguments.prompt.is_some() { 0 } else { 8080 };
+    let threads = (cores() / arguments.workers).max(1).to_string();
+    let mut room = Room::open(&programs, folder.path(), port, arguments.workers, &["--threads", &threads])?;
+    match &arguments.prompt {
+        Some(prompt) => paint(&programs, &mut room, prompt, arguments),
+        None => stay_open(&programs, &room),
+    }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn stay_open(programs: &Programs, room: &Room) -> Result<ExitCode> {
+    println!("A relay and {} workers run on this machine. The room is\n", room.workers.len());
+    println!("    {}\n", room.link);
+    println!("Paint in it from another terminal:\n");
+    let node = programs.node.display();
+    println!(
+        "    {node} paint \"mountains at sunset with a lake\" --size 384x128 --room '{}' --out a.png\n",
+        room.link
+    );
+    println!("Ctrl-C closes the room.");
+    let (closed, close) = mpsc::channel();
+    ctrlc::set_handler(move || {
+        let _ = closed.send(());
+    })?;
+    close.recv().context("waiting for Ctrl-C")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn paint(programs: &Programs, room: &mut Room, prompt: &str, arguments: &Arguments) -> Result<ExitCode> {
+    let mut command = Command::new(&programs.node);
+    command.args(["paint", prompt, "--room", &room.link, "--no-local", "--progress", "json", "--wait", "60"]);
+    command.args(["--size", &arguments.size, "--seed", &arguments.seed.to_string()]);
+    command.args(["--min-workers", &arguments.workers.to_string()]).arg("--out").arg(&arguments.out);
+    if let Some(report) = &arguments.report {
+        command.arg("--report").arg(report);
+    }
+    let mut painting = Process::start("the painting", command.args(&arguments.paint))?;
+    let mut killed = false;
+    while let Some(line) = painting.line()? {
+        let event: serde_json::Value = serde_json::from_str(&line).with_context(|| format!("reading {line:?}"))?;
+        let units = event["units"].as_u64();
+        if let Some(text) = event["text"].as_str() {
+            println!("{text}");
+        }
+        if !killed && arguments.kill_after_units.is_some_and(|after| units.is_some_and(|units| units >= after)) {
+            room.workers[0].kill()?;
+            killed = true;
+            println!("killed worker-1 after {} units", units.unwrap_or_default());
+        }
+    }
+    let status = painting.wait()?;
+    if !status.success() {
+        return Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)));
+    }
+    if arguments.kill_after_units.is_some() && !killed {
+        bail!("the picture was finished before the worker was to be killed; give a smaller --kill-after-units");
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,1 +1,18 @@
 //! Plans, leases and their failures, as state machines that do no IO.
+//!
+//! [`Requester`] lends the units of a job's present stage on leases and survives whatever its workers do; [`Worker`] takes
+//! leases from several requesters and has them computed one at a time; [`plan`](fn@plan) says beforehand what will be split over
+//! whom. Every machine is driven the same way: `handle_*` with the present time last, then `poll_output` until it is empty,
+//! then `handle_timeout` when `poll_timeout` has come. Nothing remote can make them fail; it can only make them refuse.
+
+pub mod exactness;
+pub mod plan;
+pub mod requester;
+pub mod roster;
+pub mod worker;
+
+pub use exactness::Exactness;
+pub use plan::{Cut, Plan, PlanError, Rejected, StageKind, StagePlan, plan};
+pub use requester::{Requester, RequesterOutput};
+pub use roster::{AdmitError, Lender, Roster};
+pub use worker::{LeaseKey, Worker, WorkerOutput};

@@ -1,0 +1,266 @@
+//! Who is in the room and lends: capabilities, standing, and the leases each holds.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use protocol::limits::{BLOBS_MAX, PAUSE_MAX, REFUSAL_PAUSE, ROOM_PEERS_MAX};
+use protocol::{Capabilities, Hash, Instant, LeaseId, ModelId, PeerId};
+
+/// The workers that a requester knows, in the order of their ids.
+#[derive(Clone, Debug, Default)]
+pub struct Roster {
+    lenders: BTreeMap<PeerId, Lender>,
+}
+
+/// One worker as its requester sees it.
+#[derive(Clone, Debug)]
+pub struct Lender {
+    capabilities: Capabilities,
+    since: Instant,
+    units_delivered: u64,
+    failures: u64,
+    failures_in_row: u32,
+    paused_until: Option<Instant>,
+    lacks: BTreeSet<ModelId>,
+    stored: VecDeque<Hash>,
+    /// Live leases, the oldest first: the worker computes them in this order, so all but the first are prefetched.
+    pub(crate) leases: Vec<LeaseId>,
+}
+
+/// Why a peer is not taken into the roster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AdmitError {
+    /// Some part of its capabilities is over its limit.
+    #[error("its capabilities are over the limits")]
+    Unsound,
+    /// The room has [`ROOM_PEERS_MAX`] lenders.
+    #[error("the room is full ({ROOM_PEERS_MAX} peers)")]
+    Full,
+}
+
+impl Roster {
+    /// An empty room.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes in a peer that offers its processor. A second offer replaces its capabilities and keeps its standing.
+    pub fn admit(&mut self, peer: PeerId, capabilities: Capabilities, now: Instant) -> Result<(), AdmitError> {
+        if !capabilities.is_sound() {
+            return Err(AdmitError::Unsound);
+        }
+        if let Some(lender) = self.lenders.get_mut(&peer) {
+            lender.capabilities = capabilities;
+            return Ok(());
+        }
+        if self.lenders.len() >= ROOM_PEERS_MAX {
+            return Err(AdmitError::Full);
+        }
+        self.lenders.insert(peer, Lender::new(capabilities, now));
+        Ok(())
+    }
+
+    /// Forgets a peer, and with it its standing.
+    pub fn remove(&mut self, peer: &PeerId) {
+        self.lenders.remove(peer);
+    }
+
+    /// The lender of this id.
+    pub fn lender(&self, peer: &PeerId) -> Option<&Lender> {
+        self.lenders.get(peer)
+    }
+
+    /// All lenders, in the order of their ids.
+    pub fn lenders(&self) -> impl Iterator<Item = (&PeerId, &Lender)> {
+        self.lenders.iter()
+    }
+
+    /// The lenders of one model, paused ones included, in the order of their ids.
+    pub fn lenders_of(&self, model: ModelId) -> impl Iterator<Item = (&PeerId, &Lender)> {
+        self.lenders.iter().filter(move |(_, lender)| lender.lends(model))
+    }
+
+    pub(crate) fn lender_mut(&mut self, peer: &PeerId) -> Option<&mut Lender> {
+        self.lenders.get_mut(peer)
+    }
+
+    pub(crate) fn end_pauses(&mut self, now: Instant) {
+        for lender in self.lenders.values_mut() {
+            lender.paused_until = lender.paused_until.filter(|until| *until > now);
+        }
+    }
+
+    pub(crate) fn next_pause_end(&self) -> Option<Instant> {
+        self.lenders.values().filter_map(|lender| lender.paused_until).min()
+    }
+
+    /// Those who may be given a lease beside `held` others, the most reliable first. Nobody who failed last is given one in
+    /// advance.
+    pub(crate) fn ready_beside(&self, held: usize, now: Instant) -> Vec<PeerId> {
+        let is_ready = |lender: &Lender| {
+            lender.leases.len() == held && !lender.is_paused(now) && (held == 0 || lender.failures_in_row == 0)
+        };
+        let mut ready: Vec<_> = self.lenders.iter().filter(|(_, lender)| is_ready(lender)).collect();
+        ready.sort_by_key(|(_, lender)| lender.failures_in_row); // Stable: equals stay in the order of their ids.
+        ready.into_iter().map(|(peer, _)| peer.clone()).collect()
+    }
+}
+
+impl Lender {
+    fn new(capabilities: Capabilities, since: Instant) -> Self {
+        Self {
+            capabilities,
+            since,
+            units_delivered: 0,
+            failures: 0,
+            failures_in_row: 0,
+            paused_until: None,
+            lacks: BTreeSet::new(),
+            stored: VecDeque::new(),
+            leases: Vec::new(),
+        }
+    }
+
+    /// What it offered last. Its name is untrusted text.
+    pub fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    /// When it first offered.
+    pub fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// Sound deliveries so far.
+    pub fn units_delivered(&self) -> u64 {
+        self.units_delivered
+    }
+
+    /// Failed units, wrong bodies and stalls so far.
+    pub fn failures(&self) -> u64 {
+        self.failures
+    }
+
+    /// Leases it holds.
+    pub fn leases_held(&self) -> usize {
+        self.leases.len()
+    }
+
+    /// Until when it is not asked, if it is paused.
+    pub fn paused_until(&self) -> Option<Instant> {
+        self.paused_until
+    }
+
+    /// Whether it offered the model and never refused it as unknown.
+    pub fn lends(&self, model: ModelId) -> bool {
+        self.capabilities.models.contains(&model) && !self.lacks.contains(&model)
+    }
+
+    /// Whether it is not asked at this time.
+    pub fn is_paused(&self, now: Instant) -> bool {
+        self.paused_until.is_some_and(|until| now < until)
+    }
+
+    /// Whether it is paused because it failed, not because it was busy. True until the requester hears that time has passed.
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.failures_in_row > 0 && self.paused_until.is_some()
+    }
+
+    pub(crate) fn failures_in_row(&self) -> u32 {
+        self.failures_in_row
+    }
+
+    pub(crate) fn count_delivery(&mut self) {
+        self.units_delivered += 1;
+        self.failures_in_row = 0;
+    }
+
+    /// Takes back a delivery that proved unsound: it did not end the row of failures that stood before it.
+    pub(crate) fn uncount_delivery(&mut self, failures_in_row: u32) {
+        self.units_delivered = self.units_delivered.saturating_sub(1);
+        self.failures_in_row = self.failures_in_row.max(failures_in_row);
+    }
+
+    /// Pauses it, twice as long with every failure in a row.
+    pub(crate) fn count_failure(&mut self, now: Instant) {
+        self.failures += 1;
+        self.failures_in_row = self.failures_in_row.saturating_add(1);
+        let doublings = (self.failures_in_row - 1).min(16);
+        self.pause(REFUSAL_PAUSE.saturating_mul(1 << doublings).min(PAUSE_MAX), now);
+    }
+
+    /// Pauses it for at least `pause`.
+    pub(crate) fn pause(&mut self, pause: Duration, now: Instant) {
+        self.paused_until = self.paused_until.max(Some(now + pause));
+    }
+
+    pub(crate) fn note_lacking(&mut self, model: ModelId) {
+        self.lacks.insert(model);
+    }
+
+    /// Notes that the blob is on its way; returns whether it was not before.
+    pub(crate) fn store(&mut self, blob: Hash) -> bool {
+        if self.stored.contains(&blob) {
+            return false;
+        }
+        if self.stored.len() >= BLOBS_MAX {
+            self.stored.pop_front();
+        }
+        self.stored.push_back(blob);
+        true
+    }
+
+    pub(crate) fn unstore(&mut self, blob: Hash) {
+        self.stored.retain(|stored| *stored != blob);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::limits::NAME_BYTES_MAX;
+
+    use super::*;
+
+    fn capabilities() -> Capabilities {
+        Capabilities { name: "ada".into(), models: Vec::new(), numeric_class: "cpu".into(), threads: 1 }
+    }
+
+    fn peer(index: usize) -> PeerId {
+        PeerId::new(format!("peer{index:03}")).unwrap()
+    }
+
+    #[test]
+    fn a_full_room_and_unsound_capabilities_are_refused() {
+        let mut roster = Roster::new();
+        let boast = Capabilities { name: "x".repeat(NAME_BYTES_MAX + 1), ..capabilities() };
+        assert_eq!(roster.admit(peer(0), boast.clone(), Instant::ZERO), Err(AdmitError::Unsound));
+        for index in 0..ROOM_PEERS_MAX {
+            assert_eq!(roster.admit(peer(index), capabilities(), Instant::ZERO), Ok(()));
+        }
+        assert_eq!(roster.admit(peer(ROOM_PEERS_MAX), capabilities(), Instant::ZERO), Err(AdmitError::Full));
+        assert_eq!(roster.admit(peer(0), capabilities(), Instant::ZERO), Ok(()), "a second offer needs no place");
+        assert_eq!(roster.admit(peer(0), boast, Instant::ZERO), Err(AdmitError::Unsound));
+    }
+
+    #[test]
+    fn pauses_double_up_to_a_limit_and_end_with_a_delivery() {
+        let mut lender = Lender::new(capabilities(), Instant::ZERO);
+        let pause = |lender: &mut Lender| {
+            lender.paused_until = None;
+            lender.count_failure(Instant::ZERO);
+            lender.paused_until.unwrap() - Instant::ZERO
+        };
+        assert_eq!(pause(&mut lender), REFUSAL_PAUSE);
+        assert_eq!(pause(&mut lender), REFUSAL_PAUSE * 2);
+        assert_eq!(pause(&mut lender), REFUSAL_PAUSE * 4);
+        for _ in 0..100 {
+            pause(&mut lender);
+        }
+        assert_eq!(pause(&mut lender), PAUSE_MAX);
+        let before = lender.failures_in_row();
+        lender.count_delivery();
+        assert_eq!(pause(&mut lender), REFUSAL_PAUSE);
+        lender.uncount_delivery(before);
+        assert_eq!(pause(&mut lender), PAUSE_MAX, "an unsound delivery clears no record");
+    }
+}

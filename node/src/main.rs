@@ -1,2 +1,9 @@
-//! node entry point.
-fn main() {}
+//! `manyhands`: the native shell of a participant, and its command line.
+
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

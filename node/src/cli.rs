@@ -1,0 +1,85 @@
+//! The command line: what can be said, and how everything that goes wrong is told.
+
+mod bench;
+mod doctor;
+mod join;
+mod paint;
+mod parity;
+mod room;
+mod screen;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+/// Rooms of browsers and machines that paint one picture together.
+///
+/// Make a room with `manyhands room new`, share its link, lend machines with `manyhands join LINK`, and paint with
+/// `manyhands paint "mountains at sunset with a lake" --room LINK`. Without --room, `paint` uses this machine alone.
+#[derive(Parser)]
+#[command(name = "manyhands", version, propagate_version = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make rooms.
+    Room(room::Arguments),
+    /// Lend this machine to a room until Ctrl-C.
+    Join(join::Arguments),
+    /// Paint a picture, with a room or alone.
+    Paint(paint::Arguments),
+    /// Say what this machine can do, and why not.
+    Doctor(doctor::Arguments),
+    /// Compare this build with recorded diffusers results.
+    Parity(parity::Arguments),
+    /// Figures for `cargo xtask bench`.
+    #[command(hide = true)]
+    Bench(bench::Arguments),
+}
+
+/// A reason to stop, in one line that says what was wrong and what to do; exit code 2.
+#[derive(Debug)]
+pub struct Complaint(pub String);
+
+/// Exit code of a command stopped by Ctrl-C, as shells have it (128 + SIGINT).
+const INTERRUPTED: u8 = 130;
+
+/// How a command ends.
+pub type Ended = Result<ExitCode, Complaint>;
+
+impl<T: ToString> From<T> for Complaint {
+    fn from(reason: T) -> Self {
+        Self(reason.to_string())
+    }
+}
+
+/// Runs what the arguments say.
+pub fn main() -> ExitCode {
+    let filter = EnvFilter::try_from_env("MANYHANDS_LOG").unwrap_or_else(|_| EnvFilter::new("error"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let ended = match Arguments::parse().command {
+        Command::Room(arguments) => room::run(&arguments),
+        Command::Join(arguments) => in_runtime(join::run(arguments)),
+        Command::Paint(arguments) => in_runtime(paint::run(arguments)),
+        Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Parity(arguments) => parity::run(&arguments),
+        Command::Bench(arguments) => in_runtime(bench::run(arguments)),
+    };
+    ended.unwrap_or_else(|Complaint(reason)| {
+        // One line, whatever a library put into its message.
+        eprintln!("error: {}", reason.split_whitespace().collect::<Vec<_>>().join(" "));
+        ExitCode::from(2)
+    })
+}
+
+fn in_runtime(command: impl Future<Output = Ended>) -> Ended {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let ended = runtime.block_on(command);
+    // An engine in the middle of a unit does not keep the process from ending.
+    runtime.shutdown_background();
+    ended
+}

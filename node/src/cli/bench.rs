@@ -1,0 +1,215 @@
+//! `manyhands bench`: the figures behind `cargo xtask bench`, each as one line of JSON.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::{Args, Subcommand};
+use compute::{Diffusion, Engine, Fake};
+use node::meeting::{self, Means};
+use node::{Command, EngineMaker, Notice, Order, Painted, Participant, Setup, models};
+use protocol::{
+    Branches, Hash, JobId, JobRequest, JobSpec, ModelId, ModelShape, PlanChoice, RoomLink, Size, Unit, UnitId, Work,
+};
+use sampler::SchedulerConfig;
+use serde_json::json;
+
+use super::{Complaint, Ended};
+
+/// The fake model's shapes: a region of 32 x 32 cells is 32 KiB on the wire.
+const FAKE_SHAPE: ModelShape =
+    ModelShape { latent_channels: 8, factor: 8, native_cells: 32, tokens: 16, embedding_width: 16 };
+
+/// Sixteen tiles in one row: an even share for 1, 2, 4 and 8 workers.
+const SPLIT_SIZE: Size = Size { width: 2176, height: 256 };
+
+/// Repetitions of an engine measurement, the fastest of which counts.
+const ENGINE_RUNS: usize = 5;
+
+/// Options of `manyhands bench`.
+#[derive(Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    figure: Figure,
+}
+
+#[derive(Subcommand)]
+enum Figure {
+    /// Seconds per guided step and per decode of the demo model.
+    Engine,
+    /// Round trips of single leases of 32 KiB.
+    Lease(Room),
+    /// Wall time of denoising steps split over the room.
+    Split(Room),
+}
+
+#[derive(Args)]
+struct Room {
+    /// The room of the fake workers.
+    #[arg(long)]
+    room: String,
+    /// How many they are.
+    #[arg(long)]
+    min_workers: usize,
+}
+
+/// Makes a fake engine whose every unit takes `unit`.
+pub fn fake_engine(unit: Duration) -> EngineMaker {
+    Box::new(move || Ok(Box::new(Fake::new(fake_model(), FAKE_SHAPE, unit)) as Box<dyn Engine>))
+}
+
+fn fake_model() -> ModelId {
+    ModelId(Hash::of(b"the fake model of bench"))
+}
+
+/// Measures one figure.
+pub async fn run(arguments: Arguments) -> Ended {
+    let figures = match arguments.figure {
+        Figure::Engine => engine()?,
+        Figure::Lease(room) => lease(&room).await?,
+        Figure::Split(room) => split(&room).await?,
+    };
+    println!("{figures}");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn engine() -> Result<serde_json::Value, Complaint> {
+    let folder = models::open("demo")?;
+    let mut engine = Diffusion::load(&folder, std::thread::available_parallelism().map_or(1, usize::from))?;
+    let shape = folder.shape();
+    let unit = |work| Unit { job: JobId([0; 16]), id: UnitId { stage: 0, index: 0 }, model: folder.id(), work };
+    let text = Work::Encode { prompt: "mountains at sunset with a lake".into(), negative: Some(String::new()) };
+    let conditioning = engine.compute(&unit(text), &[], None, &|| false)?;
+    let mut fastest = |work: Work| -> Result<f64, Complaint> {
+        let input = protocol::tensor::to_bytes(&vec![0.5; work.input_values(&shape)]);
+        let unit = unit(work);
+        let mut best = f64::INFINITY;
+        for _ in 0..ENGINE_RUNS {
+            let began = Instant::now();
+            engine.compute(&unit, &input, Some(&conditioning), &|| false)?;
+            best = best.min(began.elapsed().as_secs_f64());
+        }
+        Ok(best)
+    };
+    let step = |columns| Work::Denoise {
+        conditioning: Hash::of(&conditioning),
+        conditioning_rows: 2,
+        branches: Branches::Both,
+        timestep: 500.0,
+        rows: 16,
+        columns,
+    };
+    Ok(json!({
+        "step_128x128_s": fastest(step(16))?,
+        "step_384x128_s": fastest(step(48))?,
+        "decode_128x128_s": fastest(Work::Decode { rows: 16, columns: 16 })?,
+        "decode_384x128_s": fastest(Work::Decode { rows: 16, columns: 48 })?,
+    }))
+}
+
+async fn lease(room: &Room) -> Result<serde_json::Value, Complaint> {
+    let mut session = Session::open(room).await?;
+    let size = Size { width: 256, height: 256 };
+    let mut times = Vec::new();
+    for _ in 0..10 {
+        // Unguided and not larger than native: every step is one lease of one region of 32 KiB, and the steps follow
+        // each other.
+        session
+            .paint(size, 200, 1.0, PlanChoice::Tiles, |stage, took| {
+                if matches!(stage, sampler::Stage::Denoise { step, .. } if step > 0) {
+                    times.push(took.as_secs_f64() * 1000.0);
+                }
+            })
+            .await?;
+    }
+    session.close().await;
+    times.sort_by(f64::total_cmp);
+    let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
+    Ok(json!({ "leases": times.len(), "p50_ms": at(0.50), "p99_ms": at(0.99) }))
+}
+
+async fn split(room: &Room) -> Result<serde_json::Value, Complaint> {
+    let mut session = Session::open(room).await?;
+    let mut units = 0_u64;
+    let painted = session
+        .paint(SPLIT_SIZE, 8, 3.0, PlanChoice::Tiles, |stage, _| {
+            units += u64::from(matches!(stage, sampler::Stage::Denoise { .. }));
+        })
+        .await?;
+    session.close().await;
+    Ok(json!({ "units": units, "seconds": painted.wall_ms.denoise as f64 / 1000.0 }))
+}
+
+/// A requester in a room of fake workers.
+struct Session {
+    commands: tokio::sync::mpsc::Sender<Command>,
+    notices: tokio::sync::mpsc::UnboundedReceiver<Notice>,
+    running: tokio::task::JoinHandle<()>,
+}
+
+impl Session {
+    async fn open(room: &Room) -> Result<Self, Complaint> {
+        let link = RoomLink::parse(&room.room)?;
+        let means = Means { listen: vec!["/ip4/127.0.0.1/udp/0/quic-v1".into()], relayed_only: false };
+        let setup = Setup {
+            network: Some(net::start(meeting::configure(&link, &means).await?).await?),
+            name: "bench".into(),
+            threads: 0,
+            engine: None,
+            lend: false,
+            patience: Duration::from_secs(30),
+        };
+        let (participant, commands, mut notices) = Participant::new(setup)?;
+        let running = tokio::spawn(participant.run());
+        let mut offered = 0;
+        while offered < room.min_workers {
+            let notice = tokio::time::timeout(Duration::from_secs(60), notices.recv()).await;
+            let notice = notice.map_err(|_| Complaint("the workers did not come within 60 s".into()))?;
+            offered += usize::from(matches!(notice, Some(Notice::Offered(..))));
+        }
+        Ok(Self { commands, notices, running })
+    }
+
+    /// Paints on the fake model; `each` hears of every accepted unit and the time since the one before.
+    async fn paint(
+        &mut self,
+        size: Size,
+        steps: u32,
+        guidance: f32,
+        plan: PlanChoice,
+        mut each: impl FnMut(sampler::Stage, Duration),
+    ) -> Result<Painted, Complaint> {
+        let request =
+            JobRequest { prompt: "bench".into(), negative: String::new(), size, steps, guidance, seed: 1, plan };
+        let order = Order {
+            spec: JobSpec::new(request, fake_model(), &FAKE_SHAPE)?,
+            shape: FAKE_SHAPE,
+            scheduler: SchedulerConfig::parse(SCHEDULER)?,
+            plan,
+        };
+        self.commands.send(Command::Paint(Box::new(order))).await.map_err(|_| Complaint("the node ended".into()))?;
+        let mut before = Instant::now();
+        loop {
+            match self.notices.recv().await.ok_or("the node ended")? {
+                Notice::Unit { stage, .. } => {
+                    each(stage, before.elapsed());
+                    before = Instant::now();
+                }
+                Notice::Painted(painted) => return Ok(*painted),
+                Notice::Failed(reason) => return Err(Complaint(reason)),
+                _ => {}
+            }
+        }
+    }
+
+    async fn close(self) {
+        let _ = self.commands.send(Command::Stop).await;
+        let _ = self.running.await;
+    }
+}
+
+/// Any schedule will do; this one is the demo model's.
+const SCHEDULER: &str = r#"{
+    "_class_name": "DPMSolverMultistepScheduler", "prediction_type": "flow_prediction", "use_flow_sigmas": true,
+    "flow_shift": 1.0, "timestep_spacing": "trailing", "beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02,
+    "num_train_timesteps": 1000, "solver_order": 2, "algorithm_type": "dpmsolver++"
+}"#;

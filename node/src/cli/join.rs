@@ -1,0 +1,162 @@
+//! `manyhands join`: lends this machine to a room.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use compute::Diffusion;
+use node::meeting::{self, Means};
+use node::{Command, EngineMaker, Notice, Participant, Setup, models};
+use protocol::limits::NAME_BYTES_MAX;
+use protocol::{Activity, RoomLink};
+use serde_json::json;
+
+use super::screen::{Screen, Style, plain};
+use super::{Complaint, Ended, bench};
+
+/// Options of `manyhands join`.
+#[derive(Args)]
+pub struct Arguments {
+    /// The room's link, as printed by `manyhands room new`.
+    #[arg(value_name = "LINK", env = "MANYHANDS_ROOM")]
+    link: String,
+    /// Threads to lend; all cores but one if not given, so that the machine stays its owner's.
+    #[arg(long)]
+    threads: Option<usize>,
+    /// A diffusers folder to compute with, or the name of one below a models folder.
+    #[arg(long, default_value = "demo", value_name = "DIR|NAME")]
+    model: String,
+    /// The name shown to the room; the host's name if not given.
+    #[arg(long)]
+    name: Option<String>,
+    /// Listen on this multiaddress instead of any port of every interface; may be repeated.
+    #[arg(long, value_name = "MULTIADDR")]
+    listen: Vec<String>,
+    /// Reach the room only through its relay.
+    #[arg(long)]
+    relayed_only: bool,
+    /// How progress is shown.
+    #[arg(long, value_enum, default_value_t = Style::Auto)]
+    progress: Style,
+    /// Instead of a model, an engine that takes this many milliseconds for every unit; for measuring.
+    #[arg(long, hide = true)]
+    fake_ms: Option<u64>,
+}
+
+/// Lends until Ctrl-C.
+pub async fn run(arguments: Arguments) -> Ended {
+    let link = RoomLink::parse(&arguments.link)?;
+    let threads = arguments.threads.unwrap_or_else(spare_cores).max(1);
+    let name = arguments.name.clone().unwrap_or_else(host_name);
+    if name.len() > NAME_BYTES_MAX {
+        return Err(Complaint(format!("the name has more than {NAME_BYTES_MAX} bytes; give a shorter --name")));
+    }
+    let (engine, model) = engine(&arguments, threads)?;
+    let means = Means { listen: arguments.listen.clone(), relayed_only: arguments.relayed_only };
+    let network = net::start(meeting::configure(&link, &means).await?).await?;
+    let me = network.0.local_peer();
+    let setup = Setup {
+        network: Some(network),
+        name: name.clone(),
+        threads: u32::try_from(threads).unwrap_or(u32::MAX),
+        engine: Some(engine),
+        lend: true,
+        patience: Duration::MAX,
+    };
+    let (participant, commands, mut notices) = Participant::new(setup)?;
+    let running = tokio::spawn(participant.run());
+    let mut screen = Screen::new(arguments.progress);
+    let room = link.secret.keys().id();
+    let text = format!("Lending {threads} thread(s) with model {model} to room {room} as {name}. Ctrl-C leaves.");
+    screen.tell("lending", &text, json!({ "peer": me.as_str(), "room": room.to_string() }));
+    screen.begin_spinner();
+    loop {
+        tokio::select! {
+            notice = notices.recv() => show(&screen, notice.ok_or("the node ended")?),
+            _ = stop_signal() => break,
+        }
+    }
+    screen.end_bar();
+    screen.say("leaving", "Leaving the room; what was under way goes back to it.");
+    let _ = commands.send(Command::Stop).await;
+    let _ = running.await;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn spare_cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).saturating_sub(1).max(1)
+}
+
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok().or_else(|| std::env::var("COMPUTERNAME").ok());
+    let name = name.map(|name| plain(name.trim())).filter(|name| !name.is_empty() && name.len() <= NAME_BYTES_MAX);
+    name.unwrap_or_else(|| "worker".into())
+}
+
+fn engine(arguments: &Arguments, threads: usize) -> Result<(EngineMaker, String), Complaint> {
+    if let Some(unit_ms) = arguments.fake_ms {
+        return Ok((bench::fake_engine(Duration::from_millis(unit_ms)), "fake".into()));
+    }
+    let folder = models::open(&arguments.model)?;
+    let name = folder.name().to_owned();
+    let make = move || {
+        let engine = Diffusion::load(&folder, threads).map_err(|error| error.to_string())?;
+        Ok(Box::new(engine) as Box<dyn compute::Engine>)
+    };
+    Ok((Box::new(make), name))
+}
+
+/// Ctrl-C, or a service manager's request to end.
+async fn stop_signal() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = terminate.recv() => {}
+            }
+            return;
+        }
+    }
+    let _ = tokio::signal::ctrl_c().await;
+}
+
+fn show(screen: &Screen, notice: Notice) {
+    match notice {
+        Notice::Joined(peer, path) => screen.say("joined", &format!("{} is here ({path}).", peer.short())),
+        Notice::Left(peer) => screen.say("left", &format!("{} left.", peer.short())),
+        Notice::Dropped(peer, reason) => {
+            screen.say("dropped", &format!("{} was dropped: {}.", peer.short(), plain(&reason)));
+        }
+        Notice::RelayConnected => screen.say("relay", "Connected to the relay."),
+        Notice::RelayLost => screen.say("relay-lost", "The relay is gone; those already met stay. Trying again."),
+        Notice::Computing(peer, what) => {
+            screen.progress(
+                "computing",
+                0,
+                format!("computing {what} for {}", peer.short()),
+                json!({ "for": peer.as_str() }),
+            );
+        }
+        Notice::Computed(units) => {
+            screen.progress("computed", units, format!("{units} units delivered; waiting"), json!({ "units": units }));
+        }
+        Notice::Present(peer, presence) => {
+            let doing = match presence.activity {
+                Activity::Idle => "is here".to_owned(),
+                Activity::Lending { units } => format!("lends, {units} units delivered"),
+                Activity::Painting => "paints".to_owned(),
+            };
+            let text = format!("{} {doing}", plain(&presence.name));
+            screen.progress("present", 0, text.clone(), json!({ "peer": peer.as_str(), "text": text }));
+        }
+        Notice::Failed(reason) => screen.say("failed", &reason),
+        Notice::Offered(..)
+        | Notice::Planned(_)
+        | Notice::Unit { .. }
+        | Notice::LocalBegan
+        | Notice::Painted(_)
+        | Notice::Cancelled => {}
+    }
+}

@@ -1,0 +1,178 @@
+//! One job of this participant's own: its painter, its plan and its tally.
+
+use std::collections::BTreeMap;
+use std::time::Instant as Clock;
+
+use coordinator::{Cut, Plan, Requester, Roster};
+use protocol::{Instant, JobId, JobSpec, ModelId, ModelShape, PeerId, PlanChoice, UnitId};
+use sampler::{Painter, SchedulerConfig, Stage};
+
+use crate::participant::Notice;
+use crate::picture::sha256_hex;
+use crate::report::{Tally, WallTimes, WorkerReport};
+
+/// Bytes over libp2p by peer.
+pub type Traffic = BTreeMap<PeerId, net::Traffic>;
+
+/// A checked job and what its model says about it.
+pub struct Order {
+    /// What to paint.
+    pub spec: JobSpec,
+    /// The model's shapes.
+    pub shape: ModelShape,
+    /// The model's scheduler.
+    pub scheduler: SchedulerConfig,
+    /// How the person wants it split.
+    pub plan: PlanChoice,
+}
+
+/// A finished job.
+#[derive(Debug)]
+pub struct Painted {
+    /// RGB8 rows.
+    pub pixels: Vec<u8>,
+    /// SHA-256 of the final latent's little-endian f32.
+    pub latent_sha256: String,
+    /// SHA-256 of the pixels.
+    pub pixels_sha256: String,
+    /// The plan.
+    pub plan: Plan,
+    /// Who did what.
+    pub workers: Vec<WorkerReport>,
+    /// Units granted again.
+    pub retries: u64,
+    /// Wall time by stage.
+    pub wall_ms: WallTimes,
+}
+
+/// A running job.
+pub struct Painting {
+    job: JobId,
+    order: Order,
+    painter: Painter,
+    plan: Plan,
+    tally: Tally,
+    units: u64,
+    traffic_before: Traffic,
+    begun: Clock,
+    stage_begun: Clock,
+}
+
+impl Painting {
+    /// Plans a job for the workers of `roster`.
+    pub fn begin(order: Order, roster: &Roster, traffic: Traffic) -> Result<Self, String> {
+        let (rows, columns) = order.spec.size.cells(&order.shape);
+        let tiles = |tiling| sampler::canvas::tile_count(rows, columns, tiling);
+        let layout = &order.spec.layout;
+        let cut = Cut { tiles: tiles(layout.tiles), decode_tiles: tiles(layout.decode_tiles) };
+        let plan =
+            coordinator::plan(&order.spec, &order.shape, order.plan, cut, roster).map_err(|error| error.to_string())?;
+        let job = JobId(rand::random());
+        let painter = Painter::new(job, order.spec.clone(), order.shape, &order.scheduler, plan.kind)
+            .map_err(|error| error.to_string())?;
+        let now = Clock::now();
+        Ok(Self {
+            job,
+            order,
+            painter,
+            plan,
+            tally: Tally::default(),
+            units: 0,
+            traffic_before: traffic,
+            begun: now,
+            stage_begun: now,
+        })
+    }
+
+    /// Hands the present stage's units to `requester`.
+    pub fn begin_stage(&self, requester: &mut Requester, now: Instant) {
+        let units = self.painter.units().into_iter().map(|unit| {
+            let input = self.painter.input(unit.id);
+            (unit, input.into())
+        });
+        let conditioning = self.painter.conditioning().map(|(hash, bytes)| (hash, bytes.into()));
+        requester.begin_stage(self.job, units.collect(), conditioning, &self.order.shape, now);
+    }
+
+    /// Takes a delivered output, or says what is wrong with it.
+    pub fn accept(&mut self, unit: UnitId, by: &PeerId, output: &[u8], compute_ms: u32) -> Result<(), String> {
+        self.painter.accept(unit, output).map_err(|error| error.to_string())?;
+        self.units += 1;
+        let worker = self.tally.worker(by);
+        worker.units += 1;
+        worker.compute_ms += u64::from(compute_ms);
+        Ok(())
+    }
+
+    /// Merges the finished stage and goes on to the next.
+    pub fn advance(&mut self) {
+        let now = Clock::now();
+        let stage = self.painter.stage();
+        self.painter.advance();
+        self.tally.stage_ended(stage, now - self.stage_begun);
+        self.stage_begun = now;
+    }
+
+    /// Notes how a worker was reached and what it calls itself.
+    pub fn note_worker(&mut self, peer: &PeerId, name: &str, path: &str) {
+        let worker = self.tally.worker(peer);
+        name.clone_into(&mut worker.name);
+        path.clone_into(&mut worker.path);
+    }
+
+    /// The finished picture and its account.
+    pub fn finish(self, traffic: &Traffic, me: &PeerId, retries: u64) -> Painted {
+        let pixels = self.painter.pixels().expect("a finished painting has pixels");
+        let latent = protocol::tensor::to_bytes(self.painter.latent());
+        let paint = self.begun.elapsed();
+        let (mut workers, wall_ms) = self.tally.finish(paint);
+        for worker in &mut workers {
+            worker.local = worker.peer == me.as_str();
+            let Some(peer) = PeerId::new(worker.peer.as_str()) else { continue };
+            let before = self.traffic_before.get(&peer).copied().unwrap_or_default();
+            let after = traffic.get(&peer).copied().unwrap_or_default();
+            worker.bytes_in = after.bytes_in.saturating_sub(before.bytes_in);
+            worker.bytes_out = after.bytes_out.saturating_sub(before.bytes_out);
+        }
+        Painted {
+            latent_sha256: sha256_hex(&latent),
+            pixels_sha256: sha256_hex(&pixels),
+            pixels,
+            plan: self.plan,
+            workers,
+            retries,
+            wall_ms,
+        }
+    }
+
+    /// The job's id.
+    pub fn job(&self) -> JobId {
+        self.job
+    }
+
+    /// Its model.
+    pub fn model(&self) -> ModelId {
+        self.order.spec.model
+    }
+
+    /// Its plan.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Whether all units of the present stage are in.
+    pub fn stage_is_complete(&self) -> bool {
+        self.painter.is_stage_complete()
+    }
+
+    /// Whether the picture is finished.
+    pub fn is_done(&self) -> bool {
+        matches!(self.painter.stage(), Stage::Done)
+    }
+
+    /// What to tell after a unit of `by` was accepted.
+    pub fn unit_notice(&self, by: PeerId) -> Notice {
+        let (done, total) = self.painter.progress();
+        Notice::Unit { by, units: self.units, done, total, stage: self.painter.stage() }
+    }
+}

@@ -1,1 +1,4 @@
-//! Everything together: real processes, faults, tidy.
+//! Everything together: what the tests of whole processes share.
+
+pub mod programs;
+pub mod tidy;

@@ -1,0 +1,148 @@
+//! Every command that the README and docs/ show is run here, as it stands there.
+
+use std::path::Path;
+use std::process::Command;
+
+use tests::programs::{Process, command, new_room, program, relay, worker};
+use tests::tidy::{read, root};
+
+/// The lines of all ```sh blocks of a file, continuation lines joined.
+fn commands_in(path: &Path) -> Vec<String> {
+    let mut commands = Vec::new();
+    let mut inside = false;
+    for line in read(path).replace("\\\n", " ").lines() {
+        match line.trim() {
+            "```sh" => inside = true,
+            "```" => inside = false,
+            line if inside && !line.is_empty() && !line.starts_with('#') => {
+                commands.push(line.split_whitespace().collect::<Vec<_>>().join(" "));
+            }
+            _ => {}
+        }
+    }
+    commands
+}
+
+fn documents() -> Vec<std::path::PathBuf> {
+    let docs = std::fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let mut all: Vec<_> = docs.filter(|path| path.extension().is_some_and(|ending| ending == "md")).collect();
+    all.extend([root().join("README.md"), root().join("models/demo/README.md")]);
+    all.sort();
+    all
+}
+
+/// Runs one documented command in `folder`, in a room that is open.
+fn run(line: &str, folder: &Path, link: &str) {
+    let words: Vec<&str> = line
+        .split('\'')
+        .enumerate()
+        .flat_map(|(index, part)| {
+            if index % 2 == 1 {
+                vec![part]
+            } else {
+                part.split('"')
+                    .enumerate()
+                    .flat_map(
+                        |(index, part)| {
+                            if index % 2 == 1 { vec![part] } else { part.split_whitespace().collect() }
+                        },
+                    )
+                    .collect()
+            }
+        })
+        .collect();
+    let words: Vec<String> = words.iter().map(|word| word.replace("LINK", link)).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        // This test is part of it.
+        ["cargo", "xtask", "test"] => {}
+        ["cargo", "xtask", "bench", rest @ ..] => {
+            let mut bench = Command::new(program("xtask"));
+            // The whole bench takes minutes; its shortest part shows that the command works.
+            let output = bench.current_dir(root()).args(["bench", rest.first().unwrap_or(&"engine")]).output().unwrap();
+            assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        ["cargo", "xtask", "demo"] => open_demo(),
+        ["cargo", "xtask", "demo", rest @ ..] => {
+            let output = Command::new(program("xtask")).current_dir(folder).arg("demo").args(rest).output().unwrap();
+            assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        // They run until Ctrl-C: started, seen to work, stopped.
+        ["manyhands", "join", rest @ ..] => {
+            let mut join = command("manyhands");
+            let mut join = Process::start(join.arg("join").args(rest).args(["--progress", "json"]));
+            join.wait_for("lending");
+            join.interrupt();
+            assert_eq!(join.finish().0, Some(0), "{line}");
+        }
+        ["manyhands-relay", "--help"] => {
+            assert!(command("manyhands-relay").arg("--help").output().unwrap().status.success());
+        }
+        ["manyhands-relay", rest @ ..] => {
+            let mut relay = command("manyhands-relay");
+            let mut relay = Process::start(relay.current_dir(folder).args(rest).arg("--json"));
+            relay.json();
+            relay.interrupt();
+            assert_eq!(relay.finish().0, Some(0), "{line}");
+        }
+        ["manyhands", rest @ ..] => {
+            let mut node = command("manyhands");
+            // Pictures land in the folder, models and fixtures are found from the checkout.
+            let rest = rest.iter().map(|word| {
+                let inside = ["tests/", "models/"].iter().any(|start| word.starts_with(start));
+                if inside { root().join(word).display().to_string() } else { (*word).to_owned() }
+            });
+            let output =
+                node.current_dir(folder).env("MANYHANDS_MODELS", root().join("models")).args(rest).output().unwrap();
+            assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        ["curl", .., url] => {
+            let url = url.strip_prefix("http://").expect("documents use plain http for the local relay");
+            let (_, path) = url.split_once('/').expect("the address has a path");
+            let address = link.strip_prefix("http://").and_then(|rest| rest.split_once('/')).unwrap().0;
+            let answer = get(address, path);
+            assert!(answer.starts_with("HTTP/1.1 200"), "{line}: {answer}");
+        }
+        other => panic!("documents show a command that no test runs: {other:?}"),
+    }
+}
+
+fn get(address: &str, path: &str) -> String {
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    write!(stream, "GET /{path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+/// `cargo xtask demo` says how to paint; what it says works; Ctrl-C closes it.
+fn open_demo() {
+    let mut demo = Command::new(program("xtask"));
+    let mut demo = Process::start(demo.current_dir(root()).arg("demo"));
+    let said = demo.read_until("Ctrl-C closes the room.");
+    let shown = said.lines().find(|line| line.contains(" paint ")).expect("the demo says how to paint").trim();
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::new("sh").current_dir(folder.path()).args(["-c", shown]).output().unwrap();
+    assert!(output.status.success(), "{shown}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(folder.path().join("a.png").exists());
+    demo.interrupt();
+    assert_eq!(demo.finish().0, Some(0));
+}
+
+#[test]
+fn every_documented_command_works() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_relay, url) = relay(&folder.path().join("relay"));
+    let link = new_room(&url);
+    let _worker = worker(&link, &[]);
+    let mut ran = 0;
+    for document in documents() {
+        for line in commands_in(&document) {
+            println!("{}: {line}", document.display());
+            run(&line, folder.path(), &link);
+            ran += 1;
+        }
+    }
+    assert!(ran >= 10, "only {ran} commands are documented; is the parser still right?");
+}

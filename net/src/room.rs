@@ -1,0 +1,459 @@
+//! The loop: turns what the swarm reports and what the clock says into dials, registrations and events.
+//!
+//! Messages do not pass here: links carry them from and to the roster by themselves.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant as Clock};
+
+use futures::StreamExt;
+use libp2p::core::ConnectedPoint;
+use libp2p::core::transport::ListenerId;
+use libp2p::multiaddr::Protocol;
+use libp2p::rendezvous::Namespace;
+use libp2p::swarm::behaviour::toggle::Toggle;
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use libp2p::swarm::{ConnectionId, NetworkBehaviour, SwarmEvent};
+use libp2p::{Multiaddr, PeerId, Swarm, connection_limits, gossipsub, identify, mdns, ping, relay, rendezvous};
+use protocol::{Instant, Presence, RoomKeys};
+use tracing::{debug, info, trace};
+
+use crate::data::{self, Report};
+use crate::discovery::{Discovery, pause_after};
+use crate::event::{Event, Path};
+use crate::gate::Gate;
+use crate::handle::Shared;
+use crate::limits::{FAREWELL_TIME_MAX, REGISTRATION_TIME, SETTLE_TIME, TURN_EVERY, VIA_MAX};
+use crate::meeting::{Action, Meeting};
+use crate::peer_name;
+use crate::presence::{Presences, Verdict};
+use crate::roster::pause;
+
+/// Everything a node speaks. Those that turn connections away come first, so that no other keeps state for them.
+#[derive(NetworkBehaviour)]
+pub(crate) struct Behaviour {
+    pub limits: connection_limits::Behaviour,
+    pub data: data::Behaviour,
+    pub gossip: Gate<gossipsub::Behaviour>,
+    pub identify: identify::Behaviour,
+    pub ping: ping::Behaviour,
+    pub relay: relay::client::Behaviour,
+    pub rendezvous: rendezvous::client::Behaviour,
+    pub mdns: Toggle<mdns::tokio::Behaviour>,
+}
+
+/// A member named by address only, dialled until someone answers.
+struct Via {
+    address: Multiaddr,
+    dials: u32,
+    dial_at: Instant,
+}
+
+/// The loop's state.
+pub(crate) struct Room {
+    swarm: Swarm<Behaviour>,
+    shared: Arc<Shared>,
+    keys: RoomKeys,
+    namespace: Namespace,
+    topic: gossipsub::IdentTopic,
+    relayed_only: bool,
+    origin: Clock,
+    discovery: Discovery,
+    meetings: Vec<Meeting>,
+    via: Vec<Via>,
+    /// Open connections of every peer.
+    connections: HashMap<PeerId, BTreeMap<ConnectionId, Path>>,
+    circuits: HashMap<ListenerId, PeerId>,
+    presences: Presences,
+    presence: Option<Presence>,
+    /// When the presence should be told again, because someone came who has not heard it.
+    is_presence_due: bool,
+    presence_at: Instant,
+}
+
+impl Room {
+    pub fn new(swarm: Swarm<Behaviour>, shared: Arc<Shared>, keys: RoomKeys, relayed_only: bool) -> Self {
+        let namespace = Namespace::new(keys.rendezvous().to_owned()).expect("a derived name is far below 255 bytes");
+        let topic = gossipsub::IdentTopic::new(keys.topic());
+        let discovery = Discovery::new(*swarm.local_peer_id(), relayed_only);
+        Self {
+            swarm,
+            shared,
+            keys,
+            namespace,
+            topic,
+            relayed_only,
+            origin: Clock::now(),
+            discovery,
+            meetings: Vec::new(),
+            via: Vec::new(),
+            connections: HashMap::new(),
+            circuits: HashMap::new(),
+            presences: Presences::default(),
+            presence: None,
+            is_presence_due: false,
+            presence_at: Instant::ZERO,
+        }
+    }
+
+    /// A relay to meet at.
+    pub fn add_relay(&mut self, relay: PeerId, addresses: Vec<Multiaddr>) {
+        self.meetings.push(Meeting::new(relay, addresses));
+    }
+
+    /// A member to dial, from the room link.
+    pub fn add_via(&mut self, address: Multiaddr) {
+        match address.iter().last() {
+            Some(Protocol::P2p(peer)) => {
+                let now = self.now();
+                self.discovery.handle_found(peer, &[address], true, now);
+            }
+            _ if self.relayed_only || self.via.len() >= VIA_MAX => (),
+            _ => self.via.push(Via { address, dials: 0, dial_at: Instant::ZERO }),
+        }
+    }
+
+    /// Runs until the node orders the shutdown.
+    pub async fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        let mut turn_at = Clock::now();
+        loop {
+            let wait = turn_at.saturating_duration_since(Clock::now());
+            tokio::select! {
+                event = self.swarm.select_next_some() => self.handle_swarm(event),
+                () = shared.roster.wake.notified() => (),
+                () = pause(wait) => (),
+            }
+            let orders = shared.take_orders();
+            if orders.is_shutdown {
+                break;
+            }
+            if let Some(presence) = orders.presence {
+                self.presence = Some(presence);
+                self.tell_presence();
+            }
+            for address in orders.via {
+                self.add_via(address);
+            }
+            for peer in shared.roster.take_dropped() {
+                self.drop_peer(&peer);
+            }
+            if Clock::now() >= turn_at {
+                turn_at = Clock::now() + TURN_EVERY;
+                self.turn();
+            }
+        }
+        self.farewell().await;
+    }
+
+    /// Lets the links finish, unregisters, closes every connection.
+    async fn farewell(mut self) {
+        for meeting in &self.meetings {
+            if self.connections.contains_key(&meeting.relay) {
+                self.swarm.behaviour_mut().rendezvous.unregister(self.namespace.clone(), meeting.relay);
+            }
+        }
+        self.shared.roster.retire_all();
+        let shared = Arc::clone(&self.shared);
+        let _ = self.swarm_until(FAREWELL_TIME_MAX, |_| shared.roster.is_empty()).await;
+        for peer in self.connections.keys().copied().collect::<Vec<_>>() {
+            let _ = self.swarm.disconnect_peer_id(peer);
+        }
+        let _ = self.swarm_until(FAREWELL_TIME_MAX, |room| room.connections.is_empty()).await;
+    }
+
+    async fn swarm_until(&mut self, time: Duration, is_done: impl Fn(&Self) -> bool) {
+        let end = Clock::now() + time;
+        while !is_done(self) && Clock::now() < end {
+            let shared = Arc::clone(&self.shared);
+            tokio::select! {
+                event = self.swarm.select_next_some() => self.handle_swarm(event),
+                () = shared.roster.wake.notified() => (),
+                () = pause(TURN_EVERY) => (),
+            }
+        }
+    }
+
+    /// What the clock asks for.
+    fn turn(&mut self) {
+        let now = self.now();
+        self.swarm.behaviour_mut().data.handle_time(now);
+        self.shared.roster.retire_lesser(now);
+        for dial in self.discovery.poll_dials(now) {
+            self.dial(dial.peer, dial.addresses);
+        }
+        for index in 0..self.meetings.len() {
+            let relay = self.meetings[index].relay;
+            for action in self.meetings[index].poll_actions(now) {
+                self.act(relay, action);
+            }
+        }
+        for index in 0..self.via.len() {
+            let via = &mut self.via[index];
+            if now >= via.dial_at {
+                via.dials += 1;
+                via.dial_at = now + pause_after(via.dials);
+                let options = DialOpts::unknown_peer_id().address(via.address.clone()).allocate_new_port().build();
+                let _ = self.swarm.dial(options);
+            }
+        }
+        if self.is_presence_due && now >= self.presence_at {
+            self.tell_presence();
+        }
+    }
+
+    fn dial(&mut self, peer: PeerId, addresses: Vec<Multiaddr>) {
+        debug!(%peer, ?addresses, "dialling");
+        for relay in addresses.iter().filter_map(relay_of) {
+            self.swarm.behaviour_mut().data.add_relay(relay);
+        }
+        let condition = match self.best_path(&peer) {
+            Some(Path::Relayed) => PeerCondition::Always,
+            Some(Path::Direct(_)) | None => PeerCondition::Disconnected,
+        };
+        let options = DialOpts::peer_id(peer).addresses(addresses).condition(condition).allocate_new_port().build();
+        if let Err(error) = self.swarm.dial(options) {
+            debug!(%peer, %error, "not dialled");
+        }
+    }
+
+    fn act(&mut self, relay: PeerId, action: Action) {
+        trace!(%relay, ?action, "meeting");
+        match action {
+            Action::Dial(addresses) => self.dial(relay, addresses),
+            Action::Reserve(address) => {
+                let mut address = address;
+                if !matches!(address.iter().last(), Some(Protocol::P2p(_))) {
+                    address = address.with(Protocol::P2p(relay));
+                }
+                match self.swarm.listen_on(address.with(Protocol::P2pCircuit)) {
+                    Ok(listener) => drop(self.circuits.insert(listener, relay)),
+                    Err(error) => debug!(%relay, %error, "no circuit"),
+                }
+            }
+            Action::Register => {
+                let (namespace, ttl) = (self.namespace.clone(), Some(REGISTRATION_TIME.as_secs()));
+                if let Err(error) = self.swarm.behaviour_mut().rendezvous.register(namespace, relay, ttl) {
+                    debug!(%relay, %error, "not registered yet");
+                }
+            }
+            Action::Discover(cookie) => {
+                let namespace = Some(self.namespace.clone());
+                self.swarm.behaviour_mut().rendezvous.discover(namespace, cookie, None, relay);
+            }
+        }
+    }
+
+    fn drop_peer(&mut self, peer: &protocol::PeerId) {
+        let Some(peer) = self.connections.keys().find(|known| peer_name(known) == *peer).copied() else { return };
+        self.swarm.behaviour_mut().data.refuse(peer);
+        let now = self.now();
+        self.discovery.handle_refused(&peer, now);
+    }
+
+    /// Seals the newest presence afresh and publishes it.
+    fn tell_presence(&mut self) {
+        let Some(presence) = &self.presence else { return };
+        let sealed = self.keys.seal(&peer_name(self.swarm.local_peer_id()), presence, rand::random());
+        self.is_presence_due = false;
+        self.presence_at = self.now() + SETTLE_TIME;
+        if let Err(error) = self.swarm.behaviour_mut().gossip.inner.publish(self.topic.clone(), sealed) {
+            // Without listeners yet: told again as soon as someone subscribes.
+            trace!(%error, "presence not told");
+        }
+    }
+
+    fn handle_swarm(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        match event {
+            SwarmEvent::Behaviour(event) => self.handle_behaviour(event),
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
+                self.handle_connected(peer_id, connection_id, &endpoint);
+            }
+            SwarmEvent::ConnectionClosed { peer_id, connection_id, cause, .. } => {
+                debug!(peer = %peer_id, ?cause, "connection closed");
+                self.handle_closed(peer_id, connection_id);
+            }
+            SwarmEvent::NewListenAddr { address, .. } => self.handle_listening(address),
+            SwarmEvent::ExpiredListenAddr { address, .. } => self.swarm.remove_external_address(&address),
+            SwarmEvent::ListenerClosed { listener_id, .. } => {
+                let relay = self.circuits.remove(&listener_id);
+                let now = self.now();
+                if let Some(meeting) = relay.and_then(|relay| self.meeting(&relay)) {
+                    meeting.handle_reservation_lost(now);
+                }
+            }
+            SwarmEvent::OutgoingConnectionError { peer_id, error, .. } => debug!(?peer_id, %error, "dial failed"),
+            event => trace!(?event, "swarm"),
+        }
+    }
+
+    fn handle_behaviour(&mut self, event: BehaviourEvent) {
+        match event {
+            BehaviourEvent::Data(data::Event { peer, report }) => self.handle_report(peer, report),
+            BehaviourEvent::Gossip(event) => self.handle_gossip(event),
+            BehaviourEvent::Ping(ping::Event { peer, connection, result: Err(ping::Failure::Timeout) }) => {
+                debug!(%peer, "no answer to pings");
+                self.swarm.close_connection(connection);
+            }
+            BehaviourEvent::Relay(relay::client::Event::ReservationReqAccepted { relay_peer_id, .. }) => {
+                let now = self.now();
+                if let Some(meeting) = self.meeting(&relay_peer_id) {
+                    meeting.handle_reserved(now);
+                }
+            }
+            BehaviourEvent::Rendezvous(event) => self.handle_rendezvous(event),
+            BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => {
+                let now = self.now();
+                for (peer, address) in found {
+                    self.discovery.handle_found(peer, &[address], false, now);
+                }
+            }
+            BehaviourEvent::Ping(_)
+            | BehaviourEvent::Relay(_)
+            | BehaviourEvent::Identify(_)
+            | BehaviourEvent::Mdns(mdns::Event::Expired(_)) => (),
+            BehaviourEvent::Limits(never) => match never {},
+        }
+    }
+
+    fn handle_report(&mut self, peer: PeerId, report: Report) {
+        let now = self.now();
+        match report {
+            Report::Admitted => {
+                info!(%peer, path = ?self.best_path(&peer), "member joined");
+                self.discovery.handle_joined(&peer);
+                self.swarm.behaviour_mut().gossip.admit(peer);
+            }
+            Report::Stranger(reason) => {
+                debug!(%peer, %reason, "not a member");
+                self.discovery.handle_refused(&peer, now);
+            }
+            Report::Ended => debug!(%peer, "link ended"),
+        }
+    }
+
+    fn handle_gossip(&mut self, event: gossipsub::Event) {
+        match event {
+            gossipsub::Event::Message { propagation_source, message_id, message } => {
+                let verdict = self.presences.handle_gossip(&message, &self.keys);
+                let acceptance = match &verdict {
+                    Verdict::News(..) => gossipsub::MessageAcceptance::Accept,
+                    Verdict::Old => gossipsub::MessageAcceptance::Ignore,
+                    Verdict::Forged => gossipsub::MessageAcceptance::Reject,
+                };
+                let gossip = &mut self.swarm.behaviour_mut().gossip.inner;
+                gossip.report_message_validation_result(&message_id, &propagation_source, acceptance);
+                if let Verdict::News(from, presence) = verdict {
+                    self.shared.roster.outlet.push_presence(from, presence);
+                }
+            }
+            gossipsub::Event::Subscribed { .. } => self.is_presence_due = true,
+            gossipsub::Event::Unsubscribed { .. }
+            | gossipsub::Event::GossipsubNotSupported { .. }
+            | gossipsub::Event::SlowPeer { .. } => (),
+        }
+    }
+
+    fn handle_rendezvous(&mut self, event: rendezvous::client::Event) {
+        let now = self.now();
+        match event {
+            rendezvous::client::Event::Discovered { rendezvous_node, registrations, cookie } => {
+                for registration in registrations {
+                    let (peer, addresses) = (registration.record.peer_id(), registration.record.addresses());
+                    self.discovery.handle_found(peer, addresses, false, now);
+                }
+                if let Some(meeting) = self.meeting(&rendezvous_node) {
+                    meeting.handle_discovered(Some(cookie), now);
+                }
+            }
+            rendezvous::client::Event::DiscoverFailed { rendezvous_node, error, .. } => {
+                debug!(relay = %rendezvous_node, ?error, "discovery failed");
+                if let Some(meeting) = self.meeting(&rendezvous_node) {
+                    meeting.handle_discovered(None, now);
+                }
+            }
+            rendezvous::client::Event::Registered { rendezvous_node, .. } => {
+                if let Some(meeting) = self.meeting(&rendezvous_node) {
+                    meeting.handle_registered(now);
+                }
+            }
+            rendezvous::client::Event::RegisterFailed { rendezvous_node, error, .. } => {
+                debug!(relay = %rendezvous_node, ?error, "registration failed");
+            }
+            rendezvous::client::Event::Expired { .. } => (),
+        }
+    }
+
+    fn handle_connected(&mut self, peer: PeerId, connection: ConnectionId, endpoint: &ConnectedPoint) {
+        let now = self.now();
+        let (address, is_dialer) = match endpoint {
+            ConnectedPoint::Dialer { address, .. } => (address, true),
+            ConnectedPoint::Listener { local_addr, .. } => (local_addr, false),
+        };
+        debug!(%peer, %address, is_dialer, "connected");
+        self.connections.entry(peer).or_default().insert(connection, Path::of(address));
+        if is_dialer && let Some(index) = self.via.iter().position(|via| via.address == *address) {
+            let via = self.via.swap_remove(index);
+            self.discovery.handle_found(peer, &[via.address], true, now);
+        }
+        self.discovery.handle_connected(&peer, self.best_path(&peer), now);
+        if is_dialer
+            && let Some(meeting) = self.meeting(&peer)
+            && meeting.handle_connected(address.clone(), now)
+        {
+            info!(relay = %peer, "relay connected");
+            self.shared.roster.outlet.push(Event::RelayConnected);
+        }
+    }
+
+    fn handle_closed(&mut self, peer: PeerId, connection: ConnectionId) {
+        let now = self.now();
+        if let Some(connections) = self.connections.get_mut(&peer) {
+            connections.remove(&connection);
+            if connections.is_empty() {
+                self.connections.remove(&peer);
+            }
+        }
+        let best = self.best_path(&peer);
+        self.discovery.handle_connected(&peer, best, now);
+        if best.is_none()
+            && let Some(meeting) = self.meeting(&peer)
+            && meeting.handle_lost(now)
+        {
+            info!(relay = %peer, "relay lost");
+            self.shared.roster.outlet.push(Event::RelayLost);
+        }
+    }
+
+    fn handle_listening(&mut self, address: Multiaddr) {
+        if Path::of(&address) != Path::Relayed {
+            self.swarm.add_external_address(address.clone());
+        }
+        let full = match address.iter().last() {
+            Some(Protocol::P2p(_)) => address,
+            _ => address.with(Protocol::P2p(*self.swarm.local_peer_id())),
+        };
+        self.shared.roster.outlet.push(Event::Listening { address: full });
+    }
+
+    fn meeting(&mut self, relay: &PeerId) -> Option<&mut Meeting> {
+        self.meetings.iter_mut().find(|meeting| meeting.relay == *relay)
+    }
+
+    fn best_path(&self, peer: &PeerId) -> Option<Path> {
+        self.connections.get(peer).and_then(|connections| connections.values().max().copied())
+    }
+
+    fn now(&self) -> Instant {
+        Instant::from_origin(self.origin.elapsed())
+    }
+}
+
+/// The relay that a circuit's address goes through.
+fn relay_of(address: &Multiaddr) -> Option<PeerId> {
+    let parts: Vec<_> = address.iter().collect();
+    parts.windows(2).find_map(|pair| match pair {
+        [Protocol::P2p(relay), Protocol::P2pCircuit] => Some(*relay),
+        _ => None,
+    })
+}

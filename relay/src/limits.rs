@@ -1,0 +1,96 @@
+//! Every limit of the relay, each with its reason. Strangers use it, so nothing is without one.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+/// Connections in all: two thousand peers with two connections each.
+pub const CONNECTIONS_MAX: u32 = 4096;
+
+/// Connections of one peer: one by QUIC and one by TCP, while they overlap.
+pub const CONNECTIONS_PER_PEER_MAX: u32 = 2;
+
+/// Connections whose encryption is still being set up.
+pub const CONNECTIONS_PENDING_MAX: u32 = 64;
+
+/// Streams of one connection: its circuits, and some for ping, identify and rendezvous.
+pub const STREAMS_MAX: usize = 2 * CIRCUITS_PER_PEER_MAX + 32;
+
+/// Streams of one connection whose protocol is still being agreed on.
+pub const STREAMS_NEGOTIATING_MAX: usize = 32;
+
+/// A connection without reservation, circuit or request is closed after this time; members ask every second.
+pub const IDLE_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// Peers that may be reached through this relay at a time.
+pub const RESERVATIONS_MAX: usize = 2048;
+
+/// Reservations of one peer, one for each of its connections.
+pub const RESERVATIONS_PER_PEER_MAX: usize = 2;
+
+/// A reservation's life; clients renew it before it ends.
+pub const RESERVATION_TIME: Duration = Duration::from_secs(60 * 60);
+
+/// Circuits at a time: a room of 32 behind NAT needs 496.
+pub const CIRCUITS_MAX: usize = 1024;
+
+/// Circuits opened by one peer: it may be in rooms with that many others behind NAT.
+pub const CIRCUITS_PER_PEER_MAX: usize = 64;
+
+/// Life of a circuit: longer than a picture takes. Members of a room dial again when it ends.
+pub const CIRCUIT_TIME_MAX: Duration = Duration::from_secs(60 * 60);
+
+/// Bytes of a circuit, both ways together: about a hundred pictures of 1024 x 1024, whose latents travel for every unit.
+pub const CIRCUIT_BYTES_MAX: u64 = 512 * 1024 * 1024;
+
+/// Reservations and circuits one peer may ask for at once, and how soon it may ask for one more.
+pub const ASKS_PER_PEER: (NonZeroU32, Duration) = (at_once(128), Duration::from_secs(2));
+
+/// The same for one IP address, behind which there may be a school.
+pub const ASKS_PER_IP: (NonZeroU32, Duration) = (at_once(2048), Duration::from_millis(100));
+
+/// Shortest and longest life of a registration, in seconds; members ask for 30 and refresh it.
+pub const REGISTRATION_SECONDS: (u64, u64) = (10, 120);
+
+/// Registrations of one peer: rooms it may be in.
+pub const REGISTRATIONS_PER_PEER_MAX: usize = 8;
+
+/// Registrations in all.
+pub const REGISTRATIONS_MAX: usize = 10_000;
+
+/// Places in the lists of members that clients have already been told; the oldest is forgotten and told anew.
+pub const COOKIES_MAX: usize = 10_000;
+
+/// Rendezvous requests a peer may make at once, and how soon one more; members make about one a second and room.
+pub const RENDEZVOUS_REQUESTS: (u32, Duration) = (120, Duration::from_millis(100));
+
+/// Bytes of all addresses in a registration: sixteen long ones.
+pub const REGISTRATION_BYTES_MAX: usize = 4096;
+
+/// A peer that exceeds the rendezvous limits is blocked for this long.
+pub const BLOCK_TIME: Duration = Duration::from_secs(600);
+
+/// Peers whose requests are counted or that are blocked; beyond it the oldest entry is forgotten.
+pub const WATCHED_PEERS_MAX: usize = 2 * CONNECTIONS_MAX as usize;
+
+/// HTTP connections at a time.
+pub const HTTP_CONNECTIONS_MAX: usize = 256;
+
+/// An HTTP connection may be silent for this long and must be over after [`HTTP_TIME_MAX`].
+pub const HTTP_SILENCE_MAX: Duration = Duration::from_secs(10);
+/// See [`HTTP_SILENCE_MAX`].
+pub const HTTP_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// A request has no body that anyone reads.
+pub const HTTP_BODY_BYTES_MAX: usize = 16 * 1024;
+
+/// Open connections may take this long to end at a shutdown.
+pub const FAREWELL_TIME_MAX: Duration = Duration::from_secs(3);
+
+/// Bytes of the configuration file.
+pub const CONFIG_BYTES_MAX: u64 = 64 * 1024;
+
+const fn at_once(count: u32) -> NonZeroU32 {
+    NonZeroU32::new(count).expect("limits are not zero")
+}
+
+const _: () = assert!(CIRCUIT_TIME_MAX.as_secs() <= u32::MAX as u64, "libp2p counts a circuit's seconds in 32 bits");

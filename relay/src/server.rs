@@ -1,0 +1,130 @@
+//! The whole relay: its sockets, its identity, and its two halves, libp2p and HTTP.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use libp2p::Multiaddr;
+use libp2p::identity::Keypair;
+use libp2p::multiaddr::Protocol;
+use net::NetError;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tracing::debug;
+
+use crate::http::{Addresses, router};
+use crate::identity;
+use crate::limits::FAREWELL_TIME_MAX;
+use crate::listener::Bounded;
+use crate::settings::Settings;
+use crate::swarm::Meeting;
+use crate::tap::Meter;
+
+/// Why the relay cannot start; each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum RelayError {
+    /// The HTTP address cannot be listened on.
+    #[error("cannot listen for HTTP on {address}: {reason}; {}", advice(.reason))]
+    Http {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        reason: io::Error,
+    },
+    /// The data folder cannot be used.
+    #[error("cannot keep the identity key in {folder}: {reason}; choose another folder with --data")]
+    Data {
+        /// The folder.
+        folder: PathBuf,
+        /// What is wrong.
+        reason: io::Error,
+    },
+    /// A peer address cannot be listened on.
+    #[error("cannot listen for peers: {0} (--listen)")]
+    Listen(#[from] NetError),
+}
+
+/// A relay whose sockets are open.
+pub struct Relay {
+    http: TcpListener,
+    http_address: SocketAddr,
+    meeting: Meeting,
+}
+
+impl Relay {
+    /// Loads or makes the identity and opens all sockets.
+    pub async fn bind(settings: Settings) -> Result<Self, RelayError> {
+        let keypair = match &settings.data {
+            Some(folder) => identity::load_or_create(folder)
+                .map_err(|reason| RelayError::Data { folder: folder.clone(), reason })?,
+            None => Keypair::generate_ed25519(),
+        };
+        let address = settings.http;
+        let failed = |reason| RelayError::Http { address, reason };
+        let http = TcpListener::bind(address).await.map_err(failed)?;
+        let http_address = http.local_addr().map_err(failed)?;
+        let meeting = Meeting::bind(&keypair, &settings.listen, settings.external, Meter::new(settings.tap)).await?;
+        Ok(Self { http, http_address, meeting })
+    }
+
+    /// Serves until `shutdown` completes, then closes everything within [`FAREWELL_TIME_MAX`].
+    pub async fn run(self, shutdown: impl Future<Output = ()>) {
+        let addresses =
+            Addresses { peer: self.peer(), addrs: self.addresses().iter().map(Multiaddr::to_string).collect() };
+        let Self { http, meeting, .. } = self;
+        let (order, ordered) = watch::channel(false);
+        let app = router(addresses, meeting.stats());
+        let mut until = ordered.clone();
+        let until = async move {
+            // An error means that the relay is being dropped, which is a shutdown as well.
+            let _ = until.wait_for(|ordered| *ordered).await;
+        };
+        let serving = axum::serve(Bounded::new(http), app).with_graceful_shutdown(until).into_future();
+        let serving = async {
+            match serving.await {
+                Ok(()) => (),
+                Err(error) => debug!(%error, "HTTP ended"),
+            }
+        };
+        let ordering = async {
+            shutdown.await;
+            order.send_replace(true);
+            tokio::time::sleep(FAREWELL_TIME_MAX).await;
+        };
+        tokio::select! {
+            ((), ()) = async { tokio::join!(serving, meeting.run(ordered)) } => (),
+            () = ordering => (),
+        }
+    }
+
+    /// Where the HTTP API listens.
+    pub fn http(&self) -> SocketAddr {
+        self.http_address
+    }
+
+    /// The relay's peer id.
+    pub fn peer(&self) -> String {
+        self.meeting.peer().to_base58()
+    }
+
+    /// Where peers connect, each address ending in the peer id.
+    pub fn addresses(&self) -> Vec<Multiaddr> {
+        let peer = self.meeting.peer();
+        let full = |address: Multiaddr| match address.iter().last() {
+            Some(Protocol::P2p(_)) => address,
+            _ => address.with(Protocol::P2p(peer)),
+        };
+        self.meeting.addresses().into_iter().map(full).collect()
+    }
+}
+
+fn advice(reason: &io::Error) -> &'static str {
+    match reason.kind() {
+        io::ErrorKind::AddrInUse => {
+            "stop the program that uses it, or choose another port with --http (0 picks a free one)"
+        }
+        io::ErrorKind::PermissionDenied => "ports below 1024 need privileges; choose another with --http",
+        _ => "choose another address with --http",
+    }
+}

@@ -1,0 +1,62 @@
+//! Numbers an operator may look at: how many, never who.
+
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use libp2p::PeerId;
+use serde::{Deserialize, Serialize};
+
+/// What `GET /api/stats` says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stats {
+    /// Open connections.
+    pub connections: u32,
+    /// Peers that can be reached through this relay.
+    pub reservations: usize,
+    /// Pairs of peers connected through this relay.
+    pub circuits: usize,
+    /// Registrations at the rendezvous: peers times rooms.
+    pub registrations: usize,
+    /// Bytes read from streams, after decryption.
+    pub bytes_in: u64,
+    /// Bytes written to streams, before encryption.
+    pub bytes_out: u64,
+    /// Seconds since the start.
+    pub uptime_s: u64,
+}
+
+/// Keeps count of what libp2p reports as coming and going.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    reserved: HashSet<PeerId>,
+    pub circuits: usize,
+    registered: HashMap<(PeerId, String), Instant>,
+}
+
+impl Ledger {
+    pub fn handle_reserved(&mut self, peer: PeerId) {
+        self.reserved.insert(peer);
+    }
+
+    pub fn handle_unreserved(&mut self, peer: &PeerId) {
+        self.reserved.remove(peer);
+    }
+
+    pub fn handle_registered(&mut self, peer: PeerId, namespace: String, life: Duration, now: Instant) {
+        // Old registrations end by the clock: the server reports an end even when the registration was refreshed.
+        self.registered.retain(|_, until| *until > now);
+        self.registered.insert((peer, namespace), now + life);
+    }
+
+    pub fn handle_unregistered(&mut self, peer: PeerId, namespace: String) {
+        self.registered.remove(&(peer, namespace));
+    }
+
+    pub fn reservations(&self) -> usize {
+        self.reserved.len()
+    }
+
+    pub fn registrations(&self, now: Instant) -> usize {
+        self.registered.values().filter(|until| **until > now).count()
+    }
+}

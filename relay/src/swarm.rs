@@ -1,0 +1,264 @@
+//! The relay's libp2p side: carries circuits, keeps the rendezvous, and dials nobody.
+
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use libp2p::core::Transport;
+use libp2p::identity::Keypair;
+use libp2p::rendezvous::server as rendezvous;
+use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
+use libp2p::{Multiaddr, PeerId, Swarm, SwarmBuilder, allow_block_list, connection_limits, identify, ping, relay};
+use net::NetError;
+use net::transport::{listen, native};
+use tokio::sync::watch;
+use tracing::{debug, info, trace, warn};
+
+use crate::attention::Attention;
+use crate::limits;
+use crate::stats::{Ledger, Stats};
+use crate::tap::{Meter, Metered};
+
+/// The statistics are renewed this often.
+const COUNT_EVERY: Duration = Duration::from_millis(250);
+
+/// What the relay speaks. It joins no gossip: it has no business in any room.
+#[derive(NetworkBehaviour)]
+struct Behaviour {
+    limits: connection_limits::Behaviour,
+    blocked: allow_block_list::Behaviour<allow_block_list::BlockedPeers>,
+    relay: relay::Behaviour,
+    rendezvous: rendezvous::Behaviour,
+    identify: identify::Behaviour,
+    ping: ping::Behaviour,
+}
+
+/// The meeting place.
+pub(crate) struct Meeting {
+    swarm: Swarm<Behaviour>,
+    /// Addresses named by the operator; when empty, those we listen on are announced.
+    external: Vec<Multiaddr>,
+    listening: Vec<Multiaddr>,
+    meter: Meter,
+    ledger: Ledger,
+    attention: Attention,
+    started: Instant,
+    stats: watch::Sender<Stats>,
+}
+
+impl Meeting {
+    /// Listens on every address, and returns once all of them are known.
+    pub async fn bind(
+        keypair: &Keypair,
+        addresses: &[Multiaddr],
+        external: Vec<Multiaddr>,
+        meter: Meter,
+    ) -> Result<Self, NetError> {
+        let mut swarm = swarm(keypair, meter.clone())?;
+        for address in addresses {
+            listen(&mut swarm, address)?;
+        }
+        for address in &external {
+            swarm.add_external_address(address.clone());
+        }
+        let mut meeting = Self {
+            swarm,
+            external,
+            listening: Vec::new(),
+            meter,
+            ledger: Ledger::default(),
+            attention: Attention::default(),
+            started: Instant::now(),
+            stats: watch::Sender::default(),
+        };
+        while meeting.listening.len() < addresses.len() {
+            let event = meeting.swarm.select_next_some().await;
+            meeting.handle(event);
+        }
+        Ok(meeting)
+    }
+
+    /// Serves until `shutdown`, then closes all connections.
+    pub async fn run(mut self, mut shutdown: watch::Receiver<bool>) {
+        let mut count = tokio::time::interval(COUNT_EVERY);
+        loop {
+            tokio::select! {
+                event = self.swarm.select_next_some() => self.handle(event),
+                _ = count.tick() => self.count(),
+                _ = shutdown.wait_for(|ordered| *ordered) => break,
+            }
+        }
+        let peers: Vec<_> = self.swarm.connected_peers().copied().collect();
+        for peer in peers {
+            let _ = self.swarm.disconnect_peer_id(peer);
+        }
+        let closing = async {
+            while self.swarm.network_info().num_peers() > 0 {
+                self.swarm.select_next_some().await;
+            }
+        };
+        if tokio::time::timeout(limits::FAREWELL_TIME_MAX, closing).await.is_err() {
+            debug!("some connections did not close in time");
+        }
+    }
+
+    pub fn peer(&self) -> PeerId {
+        *self.swarm.local_peer_id()
+    }
+
+    /// The addresses to be announced, without the peer id.
+    pub fn addresses(&self) -> Vec<Multiaddr> {
+        if self.external.is_empty() { self.listening.clone() } else { self.external.clone() }
+    }
+
+    pub fn stats(&self) -> watch::Receiver<Stats> {
+        self.stats.subscribe()
+    }
+
+    fn count(&mut self) {
+        let now = Instant::now();
+        while let Some(peer) = self.attention.poll_unblocked(now) {
+            self.swarm.behaviour_mut().blocked.unblock_peer(peer);
+        }
+        self.stats.send_replace(Stats {
+            connections: self.swarm.network_info().connection_counters().num_established(),
+            reservations: self.ledger.reservations(),
+            circuits: self.ledger.circuits,
+            registrations: self.ledger.registrations(now),
+            bytes_in: self.meter.bytes_in(),
+            bytes_out: self.meter.bytes_out(),
+            uptime_s: self.started.elapsed().as_secs(),
+        });
+    }
+
+    fn handle(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        match event {
+            SwarmEvent::NewListenAddr { address, .. } => {
+                info!(%address, "listening");
+                if self.external.is_empty() {
+                    self.swarm.add_external_address(address.clone());
+                }
+                self.listening.push(address);
+            }
+            SwarmEvent::ExpiredListenAddr { address, .. } => {
+                self.swarm.remove_external_address(&address);
+                self.listening.retain(|known| *known != address);
+            }
+            SwarmEvent::ListenerClosed { reason: Err(error), .. } | SwarmEvent::ListenerError { error, .. } => {
+                warn!(%error, "a listener failed");
+            }
+            SwarmEvent::Behaviour(BehaviourEvent::Relay(event)) => self.handle_relay(event),
+            SwarmEvent::Behaviour(BehaviourEvent::Rendezvous(event)) => self.handle_rendezvous(event),
+            event => trace!(?event, "swarm"),
+        }
+    }
+
+    fn handle_relay(&mut self, event: relay::Event) {
+        match event {
+            relay::Event::ReservationReqAccepted { src_peer_id, .. } => self.ledger.handle_reserved(src_peer_id),
+            relay::Event::ReservationClosed { src_peer_id } | relay::Event::ReservationTimedOut { src_peer_id } => {
+                self.ledger.handle_unreserved(&src_peer_id);
+            }
+            relay::Event::CircuitReqAccepted { .. } => self.ledger.circuits += 1,
+            relay::Event::CircuitClosed { error, .. } => {
+                debug!(?error, "circuit closed");
+                self.ledger.circuits = self.ledger.circuits.saturating_sub(1);
+            }
+            relay::Event::ReservationReqDenied { status, .. } => debug!(?status, "reservation denied"),
+            relay::Event::CircuitReqDenied { status, .. } => debug!(?status, "circuit denied"),
+            event => debug!(?event, "relay"),
+        }
+    }
+
+    fn handle_rendezvous(&mut self, event: rendezvous::Event) {
+        let now = Instant::now();
+        let (peer, is_sound) = match event {
+            rendezvous::Event::PeerRegistered { peer, registration } => {
+                let bytes: usize = registration.record.addresses().iter().map(Multiaddr::len).sum();
+                let life = Duration::from_secs(registration.ttl);
+                self.ledger.handle_registered(peer, registration.namespace.to_string(), life, now);
+                (peer, bytes <= limits::REGISTRATION_BYTES_MAX)
+            }
+            rendezvous::Event::PeerUnregistered { peer, namespace } => {
+                self.ledger.handle_unregistered(peer, namespace.to_string());
+                (peer, true)
+            }
+            rendezvous::Event::DiscoverServed { enquirer, registrations } => {
+                // A room asks for its own members; whoever gets those of several asked for everyone's.
+                let first = registrations.first().map(|registration| &registration.namespace);
+                (enquirer, registrations.iter().all(|registration| Some(&registration.namespace) == first))
+            }
+            rendezvous::Event::PeerNotRegistered { peer, error, .. } => {
+                debug!(?error, "registration denied");
+                (peer, true)
+            }
+            rendezvous::Event::DiscoverNotServed { enquirer, .. } => (enquirer, true),
+            rendezvous::Event::RegistrationExpired(_) => return,
+        };
+        if !self.attention.handle_request(peer, now) || !is_sound {
+            warn!(%peer, "blocked for its rendezvous requests");
+            self.attention.handle_blocked(peer, now);
+            self.swarm.behaviour_mut().blocked.block_peer(peer);
+        }
+    }
+}
+
+fn swarm(keypair: &Keypair, meter: Meter) -> Result<Swarm<Behaviour>, NetError> {
+    let native = native(keypair, limits::STREAMS_MAX)?;
+    let transport = Transport::map(native, move |(peer, muxer), _| (peer, Metered::new(muxer, meter.clone())));
+    let local = keypair.public().to_peer_id();
+    let identify = identify::Config::new("manyhands/1".to_owned(), keypair.public())
+        .with_agent_version(concat!("manyhands-relay/", env!("CARGO_PKG_VERSION")).to_owned());
+    let (seconds_min, seconds_max) = limits::REGISTRATION_SECONDS;
+    let rendezvous = rendezvous::Config::default()
+        .with_min_ttl(seconds_min)
+        .with_max_ttl(seconds_max)
+        .with_max_registration_per_peer(limits::REGISTRATIONS_PER_PEER_MAX)
+        .with_max_registration_total(limits::REGISTRATIONS_MAX)
+        .with_max_stored_cookies(limits::COOKIES_MAX);
+    let behaviour = Behaviour {
+        limits: connection_limits::Behaviour::new(
+            connection_limits::ConnectionLimits::default()
+                .with_max_pending_incoming(Some(limits::CONNECTIONS_PENDING_MAX))
+                .with_max_established(Some(limits::CONNECTIONS_MAX))
+                .with_max_established_per_peer(Some(limits::CONNECTIONS_PER_PEER_MAX)),
+        ),
+        blocked: allow_block_list::Behaviour::default(),
+        relay: relay::Behaviour::new(local, circuits()),
+        rendezvous: rendezvous::Behaviour::new(rendezvous),
+        identify: identify::Behaviour::new(identify),
+        ping: ping::Behaviour::default(),
+    };
+    let swarm = SwarmBuilder::with_existing_identity(keypair.clone())
+        .with_tokio()
+        .with_other_transport(|_| transport)
+        .expect("a transport is given, not made")
+        .with_behaviour(|_| behaviour)
+        .expect("a behaviour is given, not made")
+        .with_swarm_config(|config| {
+            config
+                .with_idle_connection_timeout(limits::IDLE_TIME_MAX)
+                .with_max_negotiating_inbound_streams(limits::STREAMS_NEGOTIATING_MAX)
+        })
+        .build();
+    Ok(swarm)
+}
+
+fn circuits() -> relay::Config {
+    let (per_peer, peer_every) = limits::ASKS_PER_PEER;
+    let (per_ip, ip_every) = limits::ASKS_PER_IP;
+    relay::Config {
+        max_reservations: limits::RESERVATIONS_MAX,
+        max_reservations_per_peer: limits::RESERVATIONS_PER_PEER_MAX,
+        reservation_duration: limits::RESERVATION_TIME,
+        reservation_rate_limiters: Vec::new(),
+        max_circuits: limits::CIRCUITS_MAX,
+        max_circuits_per_peer: limits::CIRCUITS_PER_PEER_MAX,
+        max_circuit_duration: limits::CIRCUIT_TIME_MAX,
+        max_circuit_bytes: limits::CIRCUIT_BYTES_MAX,
+        circuit_src_rate_limiters: Vec::new(),
+    }
+    .reservation_rate_per_peer(per_peer, peer_every)
+    .reservation_rate_per_ip(per_ip, ip_every)
+    .circuit_src_per_peer(per_peer, peer_every)
+    .circuit_src_per_ip(per_ip, ip_every)
+}

@@ -114,10 +114,10 @@ impl Painting {
     }
 
     /// Notes how a worker was reached and what it calls itself.
-    pub fn note_worker(&mut self, peer: &PeerId, name: &str, path: &str) {
+    pub fn note_worker(&mut self, peer: &PeerId, name: &str, path: String) {
         let worker = self.tally.worker(peer);
         name.clone_into(&mut worker.name);
-        path.clone_into(&mut worker.path);
+        worker.path = path;
     }
 
     /// The finished picture and its account.

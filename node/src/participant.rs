@@ -57,6 +57,8 @@ pub enum Command {
 /// What a participant tells.
 #[derive(Debug)]
 pub enum Notice {
+    /// This participant can be dialled here; the address ends in its peer id.
+    Listening(String),
     /// A member of the room can be talked to.
     Joined(PeerId, net::Path),
     /// A member is gone.
@@ -261,14 +263,16 @@ impl Participant {
             net::Event::RelayConnected => self.tell(Notice::RelayConnected),
             net::Event::RelayLost => self.tell(Notice::RelayLost),
             net::Event::Dropped { peer, reason } => self.tell(Notice::Dropped(peer, reason.to_string())),
-            net::Event::Listening { address } => tracing::debug!(%address, "listening"),
+            net::Event::Listening { address } => self.tell(Notice::Listening(address.to_string())),
         }
     }
 
     fn receive(&mut self, from: &PeerId, message: Message, body: Vec<u8>, now: Instant) {
         match message {
             Message::ToRequester(message) => {
-                if let protocol::ToRequester::Offer(capabilities) = &message {
+                if let protocol::ToRequester::Offer(capabilities) = &message
+                    && *from != self.me
+                {
                     self.tell(Notice::Offered(from.clone(), capabilities.name.clone()));
                 }
                 self.requester.handle(from, message, body, now);
@@ -301,6 +305,9 @@ impl Participant {
             RequesterOutput::Send { to, message, body } => self.send(&to, Message::ToWorker(message), body, now),
             RequesterOutput::Delivered { job, unit, by, body, compute_ms } => {
                 let Some(painting) = self.painting.as_mut().filter(|painting| painting.job() == job) else { return };
+                let name = self.requester.roster().lender(&by).map(|lender| lender.capabilities().name.as_str());
+                let path = self.paths.get(&by).map_or_else(|| "local".to_owned(), ToString::to_string);
+                painting.note_worker(&by, name.unwrap_or_default(), path);
                 match painting.accept(unit, &by, &body, compute_ms) {
                     Ok(()) => {
                         let notice = painting.unit_notice(by);
@@ -372,13 +379,9 @@ impl Participant {
         if !painting.is_done() {
             return painting.begin_stage(&mut self.requester, now);
         }
-        let mut painting = self.painting.take().expect("the job was just there");
+        let painting = self.painting.take().expect("the job was just there");
         let retries = self.requester.retries(painting.job());
         self.requester.cancel(painting.job(), now);
-        for (peer, lender) in self.requester.roster().lenders() {
-            let path = self.paths.get(peer).map_or_else(|| "local".to_owned(), ToString::to_string);
-            painting.note_worker(peer, &lender.capabilities().name, &path);
-        }
         let traffic = self.network.as_ref().map(net::Handle::traffic).unwrap_or_default();
         self.tell(Notice::Painted(Box::new(painting.finish(&traffic, &self.me, retries))));
         self.presence_due = Clock::now();

@@ -1,32 +1,25 @@
 //! The programs under test, as people get them, and rooms made of their processes.
 
-use std::io::{BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::path::Path;
+use std::process::{Command, Output};
 use std::sync::OnceLock;
 
-use serde_json::Value;
+use xtask::build::Programs;
+use xtask::processes;
+
+pub use xtask::processes::{LOOPBACK, Process};
 
 use crate::tidy::root;
 
-/// The path of a program of the workspace. Built here if `cargo xtask test` has not done so just before.
-pub fn program(name: &str) -> PathBuf {
-    static BUILT: OnceLock<()> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let arguments = ["build", "--quiet", "--workspace", "--bins"];
-        let status = Command::new(cargo).current_dir(root()).args(arguments).status().expect("cargo runs");
-        assert!(status.success(), "the programs do not build");
-    });
-    let test = std::env::current_exe().expect("a test knows its own path");
-    // target/PROFILE/deps/this-test, and the programs two folders up.
-    let folder = test.parent().and_then(Path::parent).expect("tests lie in the target folder's deps");
-    folder.join(format!("{name}{}", std::env::consts::EXE_SUFFIX))
+/// The programs. Built here if `cargo xtask test` has not done so just before.
+pub fn programs() -> &'static Programs {
+    static BUILT: OnceLock<Programs> = OnceLock::new();
+    BUILT.get_or_init(|| Programs::build().expect("the programs build"))
 }
 
-/// A command that runs a program of the workspace, with nothing of the caller's environment that changes what it does.
-pub fn command(name: &str) -> Command {
-    let mut command = Command::new(program(name));
+/// A command that runs a program, with nothing of the caller's environment that changes what it does.
+pub fn command(program: &Path) -> Command {
+    let mut command = Command::new(program);
     for variable in ["MANYHANDS_ROOM", "MANYHANDS_RELAY", "MANYHANDS_MODELS", "MANYHANDS_LOG"] {
         command.env_remove(variable);
     }
@@ -35,106 +28,62 @@ pub fn command(name: &str) -> Command {
     command
 }
 
+/// A command that runs `manyhands`.
+pub fn node() -> Command {
+    command(&programs().node)
+}
+
+/// A command that runs `manyhands-relay`.
+pub fn relay_command() -> Command {
+    command(&programs().relay)
+}
+
+/// A command that runs `xtask`, as `cargo xtask` does.
+pub fn xtask() -> Command {
+    command(&programs().node.with_file_name(format!("xtask{}", std::env::consts::EXE_SUFFIX)))
+}
+
 /// Runs `manyhands` to its end.
 pub fn manyhands<const N: usize>(arguments: [&str; N]) -> Output {
-    command("manyhands").args(arguments).output().expect("manyhands runs")
+    node().args(arguments).output().expect("manyhands runs")
 }
 
-/// A process that is killed when dropped.
-#[derive(Debug)]
-pub struct Process {
-    child: Child,
-    lines: BufReader<ChildStdout>,
+/// Starts a command whose standard output is read here.
+pub fn start(command: &mut Command) -> Process {
+    Process::start("the process under test", command).expect("a built program starts")
 }
 
-impl Process {
-    /// Starts it with its standard output read here.
-    pub fn start(command: &mut Command) -> Self {
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("a built program starts");
-        let lines = BufReader::new(child.stdout.take().expect("standard output is piped"));
-        Self { child, lines }
-    }
-
-    /// The next line as JSON; panics if there is none.
-    pub fn json(&mut self) -> Value {
-        let mut line = String::new();
-        self.lines.read_line(&mut line).expect("the process's output can be read");
-        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error} in {line:?}"))
-    }
-
-    /// Reads JSON lines until one with this event.
-    pub fn wait_for(&mut self, event: &str) -> Value {
-        loop {
-            let line = self.json();
-            if line["event"] == event {
-                return line;
-            }
-        }
-    }
-
-    /// Reads text up to and with the line `last`.
-    pub fn read_until(&mut self, last: &str) -> String {
-        let mut text = String::new();
-        while !text.lines().any(|line| line == last) {
-            let read = self.lines.read_line(&mut text).expect("the process's output can be read");
-            assert!(read > 0, "the process ended before it said {last:?}: {text}");
-        }
-        text
-    }
-
-    /// SIGKILL.
-    pub fn kill(&mut self) {
-        self.child.kill().expect("our own child can be killed");
-    }
-
-    /// Ctrl-C.
-    pub fn interrupt(&self) {
-        let pid = self.child.id().to_string();
-        let status = Command::new("kill").args(["-INT", &pid]).status().expect("kill is there");
-        assert!(status.success());
-    }
-
-    /// Waits for its end: exit code and the rest of its output.
-    pub fn finish(mut self) -> (Option<i32>, String) {
-        let mut rest = String::new();
-        self.lines.read_to_string(&mut rest).expect("the process's output can be read");
-        (self.child.wait().expect("our own child can be waited for").code(), rest)
-    }
-
-    /// Resident memory in KiB, from /proc; `None` elsewhere.
-    pub fn resident_kib(&self) -> Option<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
-        status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.split_whitespace().next()?.parse().ok()
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// A relay process on any port; its web address.
+/// A relay process on free ports; its web address.
 pub fn relay(folder: &Path) -> (Process, String) {
-    let mut relay =
-        Process::start(command("manyhands-relay").args(["--json", "--http", "127.0.0.1:0", "--data"]).arg(folder));
-    let url = relay.json()["http"].as_str().expect("the relay says its address").to_owned();
-    (relay, url)
+    processes::relay(programs(), folder).expect("the relay starts")
 }
 
 /// The link of a new room at this relay.
 pub fn new_room(url: &str) -> String {
-    let output = manyhands(["room", "new", "--relay", url]);
-    assert!(output.status.success());
-    String::from_utf8(output.stdout).expect("a link is text").trim().to_owned()
+    processes::new_room(programs(), url).expect("a room can be made")
 }
 
 /// A worker process that has entered the room, and its peer id.
 pub fn worker(link: &str, arguments: &[&str]) -> (Process, String) {
-    let mut command = command("manyhands");
-    command.args(["join", link, "--progress", "json", "--threads", "1"]).args(arguments);
-    let mut worker = Process::start(&mut command);
-    let peer = worker.wait_for("lending")["peer"].as_str().expect("a worker says its id").to_owned();
-    (worker, peer)
+    let arguments = [&["--threads", "1"], arguments].concat();
+    let (worker, lending) = processes::worker(programs(), link, "worker", &arguments).expect("a worker starts");
+    (worker, lending["peer"].as_str().expect("a worker says its id").to_owned())
+}
+
+/// Sends Ctrl-C.
+pub fn interrupt(process: &Process) {
+    let status = Command::new("kill").args(["-INT", &process.id().to_string()]).status().expect("kill is there");
+    assert!(status.success());
+}
+
+/// Waits for a process's end: its exit code and the rest of its output.
+pub fn finish(mut process: Process) -> (Option<i32>, String) {
+    let rest: Vec<String> = std::iter::from_fn(|| process.line()).collect();
+    (process.wait().expect("our own child can be waited for").code(), rest.join("\n"))
+}
+
+/// Resident memory of a process in KiB, from /proc; `None` on other systems.
+pub fn resident_kib(process: &Process) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.split_whitespace().next()?.parse().ok()
 }

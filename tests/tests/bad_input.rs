@@ -1,14 +1,16 @@
 //! Bad input gets one line that says what was wrong and what to do, exit code 2, and nothing is written.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 use std::path::Path;
 use std::process::Output;
 
-use tests::programs::{command, manyhands, relay};
+use tests::programs::{manyhands, node, programs, relay, relay_command};
 use tests::tidy::root;
 
 /// Runs `manyhands paint` with an output in `folder`.
 fn paint(folder: &Path, arguments: &[&str]) -> Output {
-    command("manyhands").arg("paint").args(arguments).arg("--out").arg(folder.join("a.png")).output().unwrap()
+    node().arg("paint").args(arguments).arg("--out").arg(folder.join("a.png")).output().unwrap()
 }
 
 /// Asserts the one line and gives it.
@@ -65,10 +67,9 @@ fn a_full_disk_is_named_and_leaves_no_half_picture() {
     // A file size limit makes every write fail as a full disk does, without filling one. SIGXFSZ must be ignored, or the
     // kernel would end the process before its write could fail.
     let folder = tempfile::tempdir().unwrap();
-    let node = tests::programs::program("manyhands");
     let script = format!(
         "trap '' XFSZ; ulimit -f 1; exec {} paint 'a lake' --steps 1 --out {}",
-        node.display(),
+        programs().node.display(),
         folder.path().join("a.png").display()
     );
     let output = std::process::Command::new("sh").current_dir(root()).args(["-c", &script]).output().unwrap();
@@ -129,6 +130,6 @@ fn a_port_in_use_is_named() {
     let (_relay, url) = relay(folder.path());
     let address = url.strip_prefix("http://").unwrap();
     let other = tempfile::tempdir().unwrap();
-    let output = command("manyhands-relay").args(["--http", address, "--data"]).arg(other.path()).output().unwrap();
+    let output = relay_command().args(["--http", address, "--data"]).arg(other.path()).output().unwrap();
     assert!(complaint(&output).contains(address), "{output:?}");
 }

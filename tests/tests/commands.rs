@@ -1,9 +1,11 @@
 //! Every command that the README and docs/ show is run here, as it stands there.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 use std::path::Path;
 use std::process::Command;
 
-use tests::programs::{Process, command, new_room, program, relay, worker};
+use tests::programs::{finish, interrupt, new_room, node, relay, relay_command, start, worker, xtask};
 use tests::tidy::{read, root};
 
 /// The lines of all ```sh blocks of a file, continuation lines joined.
@@ -57,36 +59,33 @@ fn run(line: &str, folder: &Path, link: &str) {
         // This test is part of it.
         ["cargo", "xtask", "test"] => {}
         ["cargo", "xtask", "bench", rest @ ..] => {
-            let mut bench = Command::new(program("xtask"));
             // The whole bench takes minutes; its shortest part shows that the command works.
-            let output = bench.current_dir(root()).args(["bench", rest.first().unwrap_or(&"engine")]).output().unwrap();
+            let output = xtask().args(["bench", rest.first().unwrap_or(&"engine")]).output().unwrap();
             assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
         }
         ["cargo", "xtask", "demo"] => open_demo(),
         ["cargo", "xtask", "demo", rest @ ..] => {
-            let output = Command::new(program("xtask")).current_dir(folder).arg("demo").args(rest).output().unwrap();
+            let output = xtask().current_dir(folder).arg("demo").args(rest).output().unwrap();
             assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
         }
         // They run until Ctrl-C: started, seen to work, stopped.
         ["manyhands", "join", rest @ ..] => {
-            let mut join = command("manyhands");
-            let mut join = Process::start(join.arg("join").args(rest).args(["--progress", "json"]));
-            join.wait_for("lending");
-            join.interrupt();
-            assert_eq!(join.finish().0, Some(0), "{line}");
+            let mut join = start(node().arg("join").args(rest).args(["--progress", "json"]));
+            join.wait_for("lending").unwrap();
+            interrupt(&join);
+            assert_eq!(finish(join).0, Some(0), "{line}");
         }
         ["manyhands-relay", "--help"] => {
-            assert!(command("manyhands-relay").arg("--help").output().unwrap().status.success());
+            assert!(relay_command().arg("--help").output().unwrap().status.success());
         }
         ["manyhands-relay", rest @ ..] => {
-            let mut relay = command("manyhands-relay");
-            let mut relay = Process::start(relay.current_dir(folder).args(rest).arg("--json"));
-            relay.json();
-            relay.interrupt();
-            assert_eq!(relay.finish().0, Some(0), "{line}");
+            let mut relay = start(relay_command().current_dir(folder).args(rest).arg("--json"));
+            relay.json().unwrap();
+            interrupt(&relay);
+            assert_eq!(finish(relay).0, Some(0), "{line}");
         }
         ["manyhands", rest @ ..] => {
-            let mut node = command("manyhands");
+            let mut node = node();
             // Pictures land in the folder, models and fixtures are found from the checkout.
             let rest = rest.iter().map(|word| {
                 let inside = ["tests/", "models/"].iter().any(|start| word.starts_with(start));
@@ -118,16 +117,15 @@ fn get(address: &str, path: &str) -> String {
 
 /// `cargo xtask demo` says how to paint; what it says works; Ctrl-C closes it.
 fn open_demo() {
-    let mut demo = Command::new(program("xtask"));
-    let mut demo = Process::start(demo.current_dir(root()).arg("demo"));
-    let said = demo.read_until("Ctrl-C closes the room.");
-    let shown = said.lines().find(|line| line.contains(" paint ")).expect("the demo says how to paint").trim();
+    let mut demo = start(xtask().arg("demo"));
+    let said: Vec<_> = std::iter::from_fn(|| demo.line().filter(|line| line != "Ctrl-C closes the room.")).collect();
+    let shown = said.iter().find(|line| line.contains(" paint ")).expect("the demo says how to paint").trim();
     let folder = tempfile::tempdir().unwrap();
     let output = Command::new("sh").current_dir(folder.path()).args(["-c", shown]).output().unwrap();
     assert!(output.status.success(), "{shown}: {}", String::from_utf8_lossy(&output.stderr));
     assert!(folder.path().join("a.png").exists());
-    demo.interrupt();
-    assert_eq!(demo.finish().0, Some(0));
+    interrupt(&demo);
+    assert_eq!(finish(demo).0, Some(0));
 }
 
 #[test]

@@ -1,19 +1,20 @@
 //! The promise itself: separate processes paint one picture, the same whoever helps and whoever dies.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 use std::path::Path;
-use std::process::Command;
 
 use serde_json::Value;
-use tests::programs::{Process, command, new_room, program, relay, worker};
-use tests::tidy::{read, root};
+use tests::programs::{finish, interrupt, new_room, node, relay, start, worker, xtask};
+use tests::tidy::read;
 
 const PROMPT: &str = "mountains at sunset with a lake";
 
 /// Runs `cargo xtask demo` and gives its report.
 fn demo(folder: &Path, name: &str, arguments: &[&str]) -> Value {
     let (out, report) = (folder.join(format!("{name}.png")), folder.join(format!("{name}.json")));
-    let mut demo = Command::new(program("xtask"));
-    demo.current_dir(root()).args(["demo", "--prompt", PROMPT, "--size", "384x128", "--seed", "7"]);
+    let mut demo = xtask();
+    demo.args(["demo", "--prompt", PROMPT, "--size", "384x128", "--seed", "7"]);
     demo.arg("--out").arg(&out).arg("--report").arg(&report).args(arguments);
     let output = demo.output().unwrap();
     let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -58,7 +59,7 @@ fn every_plan_gives_the_bits_of_its_layout_alone_or_in_a_room() {
     let _workers = [worker(&link, &[]), worker(&link, &[])];
     let paint = |plan: &str, room: Option<&str>| {
         let report = folder.path().join("report.json");
-        let mut paint = command("manyhands");
+        let mut paint = node();
         paint.args(["paint", PROMPT, "--size", "192x128", "--steps", "3", "--seed", "3", "--plan", plan]);
         paint.arg("--out").arg(folder.path().join("a.png")).arg("--report").arg(&report);
         if let Some(link) = room {
@@ -86,13 +87,13 @@ fn a_worker_that_comes_late_helps() {
     let link = new_room(&url);
     let (_first, first_peer) = worker(&link, &[]);
     let report = folder.path().join("report.json");
-    let mut paint = command("manyhands");
+    let mut paint = node();
     paint.args(["paint", PROMPT, "--size", "384x128", "--steps", "60", "--room", &link, "--no-local", "--wait", "60"]);
     paint.args(["--progress", "json", "--out"]).arg(folder.path().join("a.png")).arg("--report").arg(&report);
-    let mut painting = Process::start(&mut paint);
-    painting.wait_for("unit");
+    let mut painting = start(&mut paint);
+    painting.wait_for("unit").unwrap();
     let (_second, second_peer) = worker(&link, &[]);
-    assert_eq!(painting.finish().0, Some(0));
+    assert_eq!(finish(painting).0, Some(0));
     let report: Value = serde_json::from_str(&read(&report)).unwrap();
     for peer in [first_peer, second_peer] {
         let workers = report["workers"].as_array().unwrap();
@@ -108,7 +109,7 @@ fn a_room_without_workers_paints_here_unless_told_not_to() {
     let (_relay, url) = relay(folder.path());
     let link = new_room(&url);
     let paint = |arguments: &[&str]| {
-        let mut paint = command("manyhands");
+        let mut paint = node();
         paint.args(["paint", PROMPT, "--size", "128x128", "--steps", "2", "--room", &link, "--wait", "1", "--out"]);
         paint.arg(folder.path().join("a.png")).args(arguments).output().unwrap()
     };
@@ -125,12 +126,12 @@ fn a_room_without_workers_paints_here_unless_told_not_to() {
 #[test]
 fn ctrl_c_ends_a_painting_at_once_and_writes_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let mut paint = command("manyhands");
+    let mut paint = node();
     paint.args(["paint", PROMPT, "--size", "384x128", "--steps", "200", "--progress", "json", "--out"]);
-    let mut painting = Process::start(paint.arg(folder.path().join("a.png")));
-    painting.wait_for("unit");
-    painting.interrupt();
-    let (code, said) = painting.finish();
+    let mut painting = start(paint.arg(folder.path().join("a.png")));
+    painting.wait_for("unit").unwrap();
+    interrupt(&painting);
+    let (code, said) = finish(painting);
     assert_eq!(code, Some(130));
     assert!(said.contains("Cancelled; nothing was written"), "{said}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);

@@ -1,5 +1,7 @@
 //! The demo model follows its prompt: night is dark, day is bright, sunset is warm, with the same seed.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 use compute::{Diffusion, Engine, ModelFolder};
 use protocol::{JobId, JobRequest, JobSpec, PlanChoice, PlanKind, Size};
 use sampler::{Painter, paint};

@@ -5,7 +5,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use crate::build::{self, Programs};
+use crate::build::Programs;
 use crate::processes::{Process, Room};
 
 /// Fixed cost of a unit of the fake engine, in milliseconds.
@@ -20,7 +20,7 @@ pub struct Arguments {
 
 /// Measures and prints.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let programs = build::programs()?;
+    let programs = Programs::build()?;
     let wanted = |name: &str| arguments.only.as_ref().is_none_or(|only| name.contains(only.as_str()));
     println!("load {} cores {}", load(), std::thread::available_parallelism().map_or(1, usize::from));
     if wanted("engine") {
@@ -49,7 +49,8 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
 
 fn in_room(programs: &Programs, workers: usize, unit_ms: u64, command: &[&str]) -> Result<Value> {
     let folder = tempfile::tempdir()?;
-    let room = Room::open(programs, folder.path(), 0, workers, &["--fake-ms", &unit_ms.to_string()])?;
+    let join = ["--fake-ms", &unit_ms.to_string(), "--listen", "/ip4/127.0.0.1/udp/0/quic-v1"];
+    let room = Room::open(programs, folder.path(), workers, &join)?;
     let workers = workers.to_string();
     measure(programs, &[command, &["--room", &room.link, "--min-workers", &workers]].concat())
 }

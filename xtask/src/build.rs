@@ -35,11 +35,15 @@ pub struct Programs {
     pub relay: PathBuf,
 }
 
-/// Builds the programs if anything changed. They land beside this one, in the target folder's profile.
-pub fn programs() -> Result<Programs> {
-    step("build", cargo().args(["build", "--quiet", "--workspace", "--bins"]))?;
-    let folder = std::env::current_exe().context("finding the folder of the programs")?;
-    let folder = folder.parent().expect("a program lies in a folder");
-    let program = |name: &str| folder.join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
-    Ok(Programs { node: program("manyhands"), relay: program("manyhands-relay") })
+impl Programs {
+    /// Builds the programs if anything changed; they land in this profile's folder of the target folder.
+    pub fn build() -> Result<Self> {
+        step("build", cargo().args(["build", "--quiet", "--workspace", "--bins"]))?;
+        let own = std::env::current_exe().context("finding the folder of the programs")?;
+        let folder = own.parent().expect("a program lies in a folder");
+        // Tests lie one folder deeper than programs.
+        let folder = if folder.ends_with("deps") { folder.parent().expect("deps lies in a folder") } else { folder };
+        let program = |name: &str| folder.join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
+        Ok(Self { node: program("manyhands"), relay: program("manyhands-relay") })
+    }
 }

@@ -6,8 +6,8 @@ use std::sync::mpsc;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::build::{self, Programs};
-use crate::processes::{Process, Room};
+use crate::build::Programs;
+use crate::processes::{LOOPBACK, Process, Room};
 
 /// Options of `cargo xtask demo`.
 #[derive(clap::Args)]
@@ -41,12 +41,11 @@ pub struct Arguments {
 /// Runs the demo.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     ensure!(arguments.workers >= 1, "the demo needs at least one worker; give --workers 1 or more");
-    let programs = build::programs()?;
+    let programs = Programs::build()?;
     let folder = tempfile::tempdir().context("making a folder for the relay's data")?;
-    // An open demo gets the relay's usual port, so that its link can be guessed right; a painting one takes any.
-    let port = if arguments.prompt.is_some() { 0 } else { 8080 };
     let threads = (cores() / arguments.workers).max(1).to_string();
-    let mut room = Room::open(&programs, folder.path(), port, arguments.workers, &["--threads", &threads])?;
+    let join = [&["--threads", &threads], LOOPBACK.as_slice()].concat();
+    let mut room = Room::open(&programs, folder.path(), arguments.workers, &join)?;
     match &arguments.prompt {
         Some(prompt) => paint(&programs, &mut room, prompt, arguments),
         None => stay_open(&programs, &room),
@@ -77,7 +76,9 @@ fn stay_open(programs: &Programs, room: &Room) -> Result<ExitCode> {
 
 fn paint(programs: &Programs, room: &mut Room, prompt: &str, arguments: &Arguments) -> Result<ExitCode> {
     let mut command = Command::new(&programs.node);
-    command.args(["paint", prompt, "--room", &room.link, "--no-local", "--progress", "json", "--wait", "60"]);
+    command
+        .args(["paint", prompt, "--room", &room.link, "--no-local", "--progress", "json", "--wait", "60"])
+        .args(LOOPBACK);
     command.args(["--size", &arguments.size, "--seed", &arguments.seed.to_string()]);
     command.args(["--min-workers", &arguments.workers.to_string()]).arg("--out").arg(&arguments.out);
     if let Some(report) = &arguments.report {
@@ -85,7 +86,7 @@ fn paint(programs: &Programs, room: &mut Room, prompt: &str, arguments: &Argumen
     }
     let mut painting = Process::start("the painting", command.args(&arguments.paint))?;
     let mut killed = false;
-    while let Some(line) = painting.line()? {
+    while let Some(line) = painting.line() {
         let event: serde_json::Value = serde_json::from_str(&line).with_context(|| format!("reading {line:?}"))?;
         let units = event["units"].as_u64();
         if let Some(text) = event["text"].as_str() {

@@ -1,14 +1,9 @@
 //! `cargo xtask`: what people, CI and the README all call.
 
-mod bench;
-mod build;
-mod demo;
-mod processes;
-mod test;
-
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use xtask::{bench, demo, test};
 
 /// Runs, checks and measures Manyhands from a checkout.
 #[derive(Parser)]

@@ -2,7 +2,8 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -10,10 +11,12 @@ use serde_json::Value;
 use crate::build::Programs;
 
 /// A child that is killed when dropped and whose standard output is read line by line.
+#[derive(Debug)]
 pub struct Process {
     name: String,
     child: Child,
-    lines: BufReader<ChildStdout>,
+    /// Filled by a thread that always reads, so that the child never waits for us to.
+    lines: mpsc::Receiver<String>,
 }
 
 impl Process {
@@ -25,24 +28,34 @@ impl Process {
             .stdout(Stdio::piped())
             .spawn()
             .with_context(|| format!("cannot start {name} ({})", command.get_program().display()))?;
-        let lines = BufReader::new(child.stdout.take().expect("standard output is piped"));
+        let output = BufReader::new(child.stdout.take().expect("standard output is piped"));
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
         Ok(Self { name, child, lines })
     }
 
     /// The next line it prints, or `None` once it has closed its output.
-    pub fn line(&mut self) -> Result<Option<String>> {
-        let mut line = String::new();
-        let bytes = self.lines.read_line(&mut line).with_context(|| format!("reading from {}", self.name))?;
-        Ok((bytes > 0).then(|| line.trim_end().to_owned()))
+    pub fn line(&mut self) -> Option<String> {
+        self.lines.recv().ok()
     }
 
     /// The next line as JSON; an error if the process ended instead.
     pub fn json(&mut self) -> Result<Value> {
-        let Some(line) = self.line()? else {
+        let Some(line) = self.line() else {
             let status = self.child.wait()?;
-            bail!("{} ended at once ({status}); the lines above say why", self.name);
+            bail!("{} ended ({status}); the lines above say why", self.name);
         };
         serde_json::from_str(&line).with_context(|| format!("{} printed {line:?} where JSON was due", self.name))
+    }
+
+    /// Reads JSON lines until one with this `event`.
+    pub fn wait_for(&mut self, event: &str) -> Result<Value> {
+        loop {
+            let line = self.json()?;
+            if line["event"] == event {
+                return Ok(line);
+            }
+        }
     }
 
     /// SIGKILL on Unix: the process gets no chance to say goodbye.
@@ -54,6 +67,11 @@ impl Process {
     pub fn wait(&mut self) -> Result<ExitStatus> {
         self.child.wait().with_context(|| format!("waiting for {}", self.name))
     }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
 }
 
 impl Drop for Process {
@@ -62,6 +80,33 @@ impl Drop for Process {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+/// Listen on any port of this machine's loopback interface, over QUIC and TCP.
+pub const LOOPBACK: [&str; 4] = ["--listen", "/ip4/127.0.0.1/udp/0/quic-v1", "--listen", "/ip4/127.0.0.1/tcp/0"];
+
+/// A relay on free ports of the loopback interface, and its web address.
+pub fn relay(programs: &Programs, folder: &Path) -> Result<(Process, String)> {
+    let mut command = Command::new(&programs.relay);
+    command.args(["--json", "--log", "warn", "--http", "127.0.0.1:0"]).args(LOOPBACK).arg("--data").arg(folder);
+    let mut relay = Process::start("the relay", &mut command)?;
+    let url = relay.json()?["http"].as_str().context("the relay did not say its address")?.to_owned();
+    Ok((relay, url))
+}
+
+/// The link of a new room at the relay of this web address.
+pub fn new_room(programs: &Programs, url: &str) -> Result<String> {
+    let output = Command::new(&programs.node).args(["room", "new", "--relay", url]).output()?;
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+}
+
+/// A worker that has loaded its model and entered the room of `link`, and what it said about itself.
+pub fn worker(programs: &Programs, link: &str, name: &str, arguments: &[&str]) -> Result<(Process, Value)> {
+    let mut command = Command::new(&programs.node);
+    command.args(["join", link, "--progress", "json", "--name", name]).args(arguments);
+    let mut worker = Process::start(name, &mut command)?;
+    let lending = worker.wait_for("lending")?;
+    Ok((worker, lending))
 }
 
 /// A relay and some workers in one room, each a process.
@@ -74,24 +119,12 @@ pub struct Room {
 }
 
 impl Room {
-    /// Starts a relay that keeps its data in `folder` and `workers` workers, each with `arguments` after `join LINK`.
-    pub fn open(programs: &Programs, folder: &Path, port: u16, workers: usize, arguments: &[&str]) -> Result<Self> {
-        let mut relay = Command::new(&programs.relay);
-        relay.args(["--json", "--http", &format!("127.0.0.1:{port}"), "--data"]).arg(folder);
-        let mut relay = Process::start("the relay", &mut relay)?;
-        let url = relay.json()?["http"].as_str().context("the relay did not say its address")?.to_owned();
-        let link = Command::new(&programs.node).args(["room", "new", "--relay", &url]).output()?;
-        let link = String::from_utf8(link.stdout)?.trim().to_owned();
-        let join = |index: usize| {
-            let mut command = Command::new(&programs.node);
-            command.args(["join", &link, "--progress", "json", "--name", &format!("worker-{}", index + 1)]);
-            Process::start(format!("worker {}", index + 1), command.args(arguments))
-        };
-        let mut workers = (0..workers).map(join).collect::<Result<Vec<_>>>()?;
-        for worker in &mut workers {
-            // The first line says that the model is loaded and the room is entered.
-            worker.json()?;
-        }
+    /// Starts a relay that keeps its data in `folder`, and `workers` workers, each with `arguments` after `join LINK`.
+    pub fn open(programs: &Programs, folder: &Path, workers: usize, arguments: &[&str]) -> Result<Self> {
+        let (relay, url) = relay(programs, folder)?;
+        let link = new_room(programs, &url)?;
+        let join = |index| Ok(worker(programs, &link, &format!("worker-{index}"), arguments)?.0);
+        let workers = (1..=workers).map(join).collect::<Result<Vec<_>>>()?;
         Ok(Self { link, workers, _relay: relay })
     }
 }

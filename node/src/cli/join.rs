@@ -124,6 +124,9 @@ async fn stop_signal() {
 
 fn show(screen: &Screen, notice: Notice) {
     match notice {
+        Notice::Listening(address) => {
+            screen.tell("listening", &format!("Listening on {address}"), json!({ "address": address }))
+        }
         Notice::Joined(peer, path) => screen.say("joined", &format!("{} is here ({path}).", peer.short())),
         Notice::Left(peer) => screen.say("left", &format!("{} left.", peer.short())),
         Notice::Dropped(peer, reason) => {

@@ -363,7 +363,8 @@ impl Session<'_> {
                 let fields = json!({ "units": units, "by": by.as_str(), "done": done, "total": total });
                 self.screen.progress("unit", *done, stage_text(*stage), fields);
             }
-            Notice::Joined(..)
+            Notice::Listening(_)
+            | Notice::Joined(..)
             | Notice::Present(..)
             | Notice::RelayConnected
             | Notice::Painted(_)

@@ -1,0 +1,7 @@
+//! What people, CI and the README all call, and the processes that the tests of the whole drive too.
+
+pub mod bench;
+pub mod build;
+pub mod demo;
+pub mod processes;
+pub mod test;

@@ -154,8 +154,8 @@ fn choose(spec: &JobSpec, choice: PlanChoice, workers: usize) -> Choice {
     match choice {
         PlanChoice::Whole => chosen(PlanKind::Whole, "the whole picture on one worker was asked for", Vec::new()),
         PlanChoice::Cfg if !is_guided => chosen(
-            PlanKind::Whole,
-            "without guidance there is only one branch, so one worker paints the whole picture",
+            PlanKind::Tiles,
+            "without guidance there is only one branch",
             not(PlanKind::Cfg, "there are no two guidance branches to split"),
         ),
         PlanChoice::Cfg if !is_tiled => {
@@ -171,7 +171,7 @@ fn choose(spec: &JobSpec, choice: PlanChoice, workers: usize) -> Choice {
         ),
         PlanChoice::Auto | PlanChoice::Tiles | PlanChoice::Cfg => {
             let mut automatic = choose_by_layout(is_tiled, is_guided, workers);
-            if choice == PlanChoice::Tiles {
+            if choice == PlanChoice::Tiles && automatic.kind != PlanKind::Tiles {
                 automatic.rejected.push(Rejected { kind: PlanKind::Tiles, why: "the layout has no tiles" });
             }
             if choice == PlanChoice::Cfg {
@@ -208,9 +208,15 @@ fn choose_by_layout(is_tiled: bool, is_guided: bool, workers: usize) -> Choice {
             rejected: not(PlanKind::Whole, "it would leave all workers but one idle"),
         },
         (false, false) => Choice {
-            kind: PlanKind::Whole,
-            reason: "there is nothing to share out, so one worker paints the whole picture",
-            rejected: not(PlanKind::Cfg, why_no_branches),
+            kind: PlanKind::Tiles,
+            reason: "there is nothing to share out, and this way progress shows and a worker that leaves takes one step along",
+            rejected: vec![
+                Rejected { kind: PlanKind::Cfg, why: why_no_branches },
+                Rejected {
+                    kind: PlanKind::Whole,
+                    why: "nothing would show until the end, and all of it could be lost",
+                },
+            ],
         },
     }
 }

@@ -16,6 +16,12 @@ use crate::lane::{Computed, Lane, Task};
 /// The room hears who is here at least this often.
 const PRESENCE_EVERY: Duration = Duration::from_secs(5);
 
+/// Notices that wait for whoever shows them.
+const NOTICES_MAX: usize = 1024;
+
+/// Places among them that are kept for outcomes: one job runs at a time.
+const OUTCOMES_MAX: usize = 16;
+
 /// The loop looks at starvation and the like at least this often.
 const TICK: Duration = Duration::from_millis(250);
 
@@ -63,8 +69,8 @@ pub enum Notice {
     Joined(PeerId, net::Path),
     /// A member is gone.
     Left(PeerId),
-    /// A member lends its processor; the name is untrusted text.
-    Offered(PeerId, String),
+    /// A member lends its processor; the name in its capabilities is untrusted text.
+    Offered(PeerId, Capabilities),
     /// A member broke the rules and was dropped.
     Dropped(PeerId, String),
     /// What a member says it does; the name is untrusted text.
@@ -107,7 +113,7 @@ pub struct Participant {
     network: Option<net::Handle>,
     events: Option<net::Events>,
     commands: mpsc::Receiver<Command>,
-    notices: mpsc::UnboundedSender<Notice>,
+    notices: mpsc::Sender<Notice>,
     requester: Requester,
     worker: Option<Worker>,
     lane: Option<Lane<TaskKey>>,
@@ -135,9 +141,9 @@ enum Event {
 
 impl Participant {
     /// A participant, its commands and its notices. Loads the engine at once if it lends to the room.
-    pub fn new(setup: Setup) -> Result<(Self, mpsc::Sender<Command>, mpsc::UnboundedReceiver<Notice>), String> {
+    pub fn new(setup: Setup) -> Result<(Self, mpsc::Sender<Command>, mpsc::Receiver<Notice>), String> {
         let (command, commands) = mpsc::channel(8);
-        let (notices, notice) = mpsc::unbounded_channel();
+        let (notices, notice) = mpsc::channel(NOTICES_MAX);
         let (network, events) = setup.network.map_or((None, None), |(handle, events)| (Some(handle), Some(events)));
         let alone = || PeerId::new("alone").expect("a plain word is a peer id");
         let me = network.as_ref().map_or_else(alone, net::Handle::local_peer);
@@ -273,13 +279,15 @@ impl Participant {
                 if let protocol::ToRequester::Offer(capabilities) = &message
                     && *from != self.me
                 {
-                    self.tell(Notice::Offered(from.clone(), capabilities.name.clone()));
+                    self.tell(Notice::Offered(from.clone(), capabilities.clone()));
                 }
                 self.requester.handle(from, message, body, now);
             }
             Message::ToWorker(message) => {
-                // A participant that lends nothing has no worker, and leaves what it is asked unanswered.
-                if let Some(worker) = &mut self.worker {
+                // A participant that lends nothing to the room may have a worker for its own job; what others ask of it
+                // stays unanswered.
+                let is_served = self.lend || *from == self.me;
+                if let Some(worker) = self.worker.as_mut().filter(|_| is_served) {
                     worker.handle(from, message, body, now);
                 }
             }
@@ -409,23 +417,22 @@ impl Participant {
             self.lend_to_self(now);
         } else {
             let waited = self.patience.as_secs();
-            self.cancel_with(
-                format!("no worker has been in the room for {waited} s; open one with `manyhands join`"),
-                now,
-            );
+            let advice = "open one with `manyhands join`";
+            self.fail(format!("no worker with this model has been in the room for {waited} s; {advice}"), now);
         }
     }
 
-    fn cancel_with(&mut self, reason: String, now: Instant) {
+    /// Gives the job up, if one runs, and says why.
+    fn fail(&mut self, reason: String, now: Instant) {
         if let Some(painting) = self.painting.take() {
             self.requester.cancel(painting.job(), now);
-            self.tell(Notice::Failed(reason));
         }
+        self.tell(Notice::Failed(reason));
     }
 
     fn lend_to_self(&mut self, now: Instant) {
         if let Err(reason) = self.load_engine() {
-            return self.cancel_with(reason, now);
+            return self.fail(reason, now);
         }
         let (me, worker) = (self.me.clone(), self.worker.as_mut().expect("the engine was just loaded"));
         self.requester.handle_joined(me.clone(), now);
@@ -465,9 +472,12 @@ impl Participant {
         Instant::from_origin(self.origin.elapsed())
     }
 
+    /// A screen that does not keep up misses news, never an outcome; nobody listening is no reason to stop working.
     fn tell(&self, notice: Notice) {
-        // Nobody listening is no reason to stop working.
-        let _ = self.notices.send(notice);
+        let is_outcome = matches!(notice, Notice::Painted(_) | Notice::Failed(_) | Notice::Cancelled);
+        if is_outcome || self.notices.capacity() > OUTCOMES_MAX {
+            let _ = self.notices.try_send(notice);
+        }
     }
 }
 

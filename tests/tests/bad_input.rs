@@ -17,7 +17,8 @@ fn paint(folder: &Path, arguments: &[&str]) -> Output {
 fn complaint(output: &Output) -> String {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(2), "{text}");
-    let lines: Vec<_> = text.lines().filter(|line| line.starts_with("error: ")).collect();
+    let starts = ["error: ", "manyhands-relay: "];
+    let lines: Vec<_> = text.lines().filter(|line| starts.iter().any(|start| line.starts_with(start))).collect();
     assert_eq!(lines.len(), 1, "{text}");
     assert!(!text.contains("panicked"), "{text}");
     lines[0].to_owned()

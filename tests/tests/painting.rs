@@ -115,7 +115,7 @@ fn a_room_without_workers_paints_here_unless_told_not_to() {
     };
     let refused = paint(&["--no-local"]);
     assert_eq!(refused.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("no worker came into the room"));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("no worker with this model came into the room"));
     assert!(!folder.path().join("a.png").exists());
     let alone = paint(&[]);
     assert!(alone.status.success());

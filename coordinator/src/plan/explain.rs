@@ -54,6 +54,7 @@ impl Plan {
         match self.kind {
             PlanKind::Whole => "one unit paints the whole picture".into(),
             PlanKind::Cfg => "each step is two units, one for each guidance branch of the whole canvas".into(),
+            PlanKind::Tiles if self.cut.tiles == 1 => "each step is one unit, the whole canvas".into(),
             PlanKind::Tiles => format!("each step is {}, one for each tile", count(self.cut.tiles, "unit")),
             PlanKind::CfgTiles => {
                 format!(

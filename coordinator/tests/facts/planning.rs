@@ -45,15 +45,15 @@ fn the_kind_follows_the_choice_the_guidance_and_the_room() {
         (WIDE, 5.0, Choice::Auto, 0, Kind::Tiles),
         (WIDE, 1.0, Choice::Auto, 2, Kind::Tiles),
         (NATIVE, 5.0, Choice::Auto, 2, Kind::Cfg),
-        (NATIVE, 5.0, Choice::Auto, 1, Kind::Whole),
-        (NATIVE, 1.0, Choice::Auto, 9, Kind::Whole),
+        (NATIVE, 5.0, Choice::Auto, 1, Kind::Tiles),
+        (NATIVE, 1.0, Choice::Auto, 9, Kind::Tiles),
         (WIDE, 5.0, Choice::Whole, 9, Kind::Whole),
         (WIDE, 5.0, Choice::Cfg, 1, Kind::Cfg),
-        (WIDE, 1.0, Choice::Cfg, 9, Kind::Whole),
+        (WIDE, 1.0, Choice::Cfg, 9, Kind::Tiles),
         (WIDE, 5.0, Choice::Tiles, 1, Kind::CfgTiles),
         (WIDE, 1.0, Choice::Tiles, 9, Kind::Tiles),
         (NATIVE, 5.0, Choice::Tiles, 2, Kind::Cfg),
-        (NATIVE, 1.0, Choice::Tiles, 2, Kind::Whole),
+        (NATIVE, 1.0, Choice::Tiles, 2, Kind::Tiles),
     ] {
         let plan = planned(size, guidance, choice, workers);
         assert_eq!(plan.kind, kind, "{size} {guidance} {choice:?} {workers}");

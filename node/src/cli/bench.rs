@@ -1,6 +1,7 @@
 //! `manyhands bench`: the figures behind `cargo xtask bench`, each as one line of JSON.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
@@ -8,7 +9,8 @@ use compute::{Diffusion, Engine, Fake};
 use node::meeting::{self, Means};
 use node::{Command, EngineMaker, Notice, Order, Painted, Participant, Setup, models};
 use protocol::{
-    Branches, Hash, JobId, JobRequest, JobSpec, ModelId, ModelShape, PlanChoice, RoomLink, Size, Unit, UnitId, Work,
+    Branches, Hash, JobId, JobRequest, JobSpec, LeaseId, Message, ModelId, ModelShape, PlanChoice, RoomLink, Size,
+    ToRequester, ToWorker, Unit, UnitId, Work,
 };
 use sampler::SchedulerConfig;
 use serde_json::json;
@@ -24,6 +26,12 @@ const SPLIT_SIZE: Size = Size { width: 2176, height: 256 };
 
 /// Repetitions of an engine measurement, the fastest of which counts.
 const ENGINE_RUNS: usize = 5;
+
+/// Leases whose round trip is timed.
+const LEASES: u32 = 2000;
+
+/// A room in which nothing happens for this long is broken.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Options of `manyhands bench`.
 #[derive(Args)]
@@ -106,35 +114,64 @@ fn engine() -> Result<serde_json::Value, Complaint> {
     }))
 }
 
+/// Assigns one region of 32 KiB after the other to one worker, and times each from assignment to delivery.
 async fn lease(room: &Room) -> Result<serde_json::Value, Complaint> {
-    let mut session = Session::open(room).await?;
-    let size = Size { width: 256, height: 256 };
+    let (network, mut events) = enter(room).await?;
+    let conditioning: Arc<[u8]> = protocol::tensor::to_bytes(&[0.0; 16 * 16]).into();
+    let blob = Hash::of(&conditioning);
+    let input: Arc<[u8]> = protocol::tensor::to_bytes(&[0.5; 8 * 32 * 32]).into();
+    let mut worker = None;
+    let mut began = Instant::now();
     let mut times = Vec::new();
-    for _ in 0..10 {
-        // Unguided and not larger than native: every step is one lease of one region of 32 KiB, and the steps follow
-        // each other.
-        session
-            .paint(size, 200, 1.0, PlanChoice::Tiles, |stage, took| {
-                if matches!(stage, sampler::Stage::Denoise { step, .. } if step > 0) {
-                    times.push(took.as_secs_f64() * 1000.0);
+    for lease in 0..=LEASES {
+        loop {
+            match tokio::time::timeout(PATIENCE, events.next()).await?.ok_or("the network ended")? {
+                net::Event::Message { from, message: Message::ToRequester(ToRequester::Offer(_)), .. } => {
+                    network.send(&from, &Message::ToWorker(ToWorker::Store { blob }), conditioning.clone())?;
+                    worker = Some(from);
+                    break;
                 }
-            })
-            .await?;
+                net::Event::Message { message: Message::ToRequester(ToRequester::Deliver { .. }), .. } => {
+                    times.push(began.elapsed().as_secs_f64() * 1000.0);
+                    break;
+                }
+                net::Event::Message { message: Message::ToRequester(ToRequester::Refuse { reason, .. }), .. } => {
+                    return Err(Complaint(format!("the worker refused: {reason:?}")));
+                }
+                _ => {}
+            }
+        }
+        let work = Work::Denoise {
+            conditioning: blob,
+            conditioning_rows: 1,
+            branches: Branches::Prompt,
+            timestep: 500.0,
+            rows: 32,
+            columns: 32,
+        };
+        let id = UnitId { stage: 0, index: lease };
+        let unit = Box::new(Unit { job: JobId([0; 16]), id, model: fake_model(), work });
+        let assign = Message::ToWorker(ToWorker::Assign { lease: LeaseId(u64::from(lease)), unit });
+        let worker = worker.as_ref().ok_or("a delivery came before any offer")?;
+        began = Instant::now();
+        network.send(worker, &assign, input.clone())?;
     }
-    session.close().await;
+    network.shutdown().await;
     times.sort_by(f64::total_cmp);
     let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
     Ok(json!({ "leases": times.len(), "p50_ms": at(0.50), "p99_ms": at(0.99) }))
 }
 
+async fn enter(room: &Room) -> Result<(net::Handle, net::Events), Complaint> {
+    let link = RoomLink::parse(&room.room)?;
+    let means = Means { listen: vec!["/ip4/127.0.0.1/udp/0/quic-v1".into()], relayed_only: false };
+    Ok(net::start(meeting::configure(&link, &means).await?).await?)
+}
+
 async fn split(room: &Room) -> Result<serde_json::Value, Complaint> {
     let mut session = Session::open(room).await?;
     let mut units = 0_u64;
-    let painted = session
-        .paint(SPLIT_SIZE, 8, 3.0, PlanChoice::Tiles, |stage, _| {
-            units += u64::from(matches!(stage, sampler::Stage::Denoise { .. }));
-        })
-        .await?;
+    let painted = session.paint(|stage| units += u64::from(matches!(stage, sampler::Stage::Denoise { .. }))).await?;
     session.close().await;
     Ok(json!({ "units": units, "seconds": painted.wall_ms.denoise as f64 / 1000.0 }))
 }
@@ -142,16 +179,14 @@ async fn split(room: &Room) -> Result<serde_json::Value, Complaint> {
 /// A requester in a room of fake workers.
 struct Session {
     commands: tokio::sync::mpsc::Sender<Command>,
-    notices: tokio::sync::mpsc::UnboundedReceiver<Notice>,
+    notices: tokio::sync::mpsc::Receiver<Notice>,
     running: tokio::task::JoinHandle<()>,
 }
 
 impl Session {
     async fn open(room: &Room) -> Result<Self, Complaint> {
-        let link = RoomLink::parse(&room.room)?;
-        let means = Means { listen: vec!["/ip4/127.0.0.1/udp/0/quic-v1".into()], relayed_only: false };
         let setup = Setup {
-            network: Some(net::start(meeting::configure(&link, &means).await?).await?),
+            network: Some(enter(room).await?),
             name: "bench".into(),
             threads: 0,
             engine: None,
@@ -162,24 +197,25 @@ impl Session {
         let running = tokio::spawn(participant.run());
         let mut offered = 0;
         while offered < room.min_workers {
-            let notice = tokio::time::timeout(Duration::from_secs(60), notices.recv()).await;
-            let notice = notice.map_err(|_| Complaint("the workers did not come within 60 s".into()))?;
+            let notice = tokio::time::timeout(PATIENCE, notices.recv()).await;
+            let notice = notice.map_err(|_| Complaint("the workers did not come in time".into()))?;
             offered += usize::from(matches!(notice, Some(Notice::Offered(..))));
         }
         Ok(Self { commands, notices, running })
     }
 
-    /// Paints on the fake model; `each` hears of every accepted unit and the time since the one before.
-    async fn paint(
-        &mut self,
-        size: Size,
-        steps: u32,
-        guidance: f32,
-        plan: PlanChoice,
-        mut each: impl FnMut(sampler::Stage, Duration),
-    ) -> Result<Painted, Complaint> {
-        let request =
-            JobRequest { prompt: "bench".into(), negative: String::new(), size, steps, guidance, seed: 1, plan };
+    /// Paints a wide picture on the fake model; `each` hears of every accepted unit.
+    async fn paint(&mut self, mut each: impl FnMut(sampler::Stage)) -> Result<Painted, Complaint> {
+        let plan = PlanChoice::Tiles;
+        let request = JobRequest {
+            prompt: "bench".into(),
+            negative: String::new(),
+            size: SPLIT_SIZE,
+            steps: 8,
+            guidance: 3.0,
+            seed: 1,
+            plan,
+        };
         let order = Order {
             spec: JobSpec::new(request, fake_model(), &FAKE_SHAPE)?,
             shape: FAKE_SHAPE,
@@ -187,13 +223,9 @@ impl Session {
             plan,
         };
         self.commands.send(Command::Paint(Box::new(order))).await.map_err(|_| Complaint("the node ended".into()))?;
-        let mut before = Instant::now();
         loop {
             match self.notices.recv().await.ok_or("the node ended")? {
-                Notice::Unit { stage, .. } => {
-                    each(stage, before.elapsed());
-                    before = Instant::now();
-                }
+                Notice::Unit { stage, .. } => each(stage),
                 Notice::Painted(painted) => return Ok(*painted),
                 Notice::Failed(reason) => return Err(Complaint(reason)),
                 _ => {}

@@ -12,7 +12,7 @@ use node::files::Place;
 use node::meeting::{self, Means};
 use node::report::{Job, PlanReport, Report};
 use node::{Command, EngineMaker, Notice, Order, Painted, Participant, Setup, models, picture};
-use protocol::{JobRequest, JobSpec, PeerId, PlanChoice, RoomLink, Size};
+use protocol::{Capabilities, JobRequest, JobSpec, ModelId, PeerId, PlanChoice, RoomLink, Size};
 use serde_json::json;
 use tokio::sync::mpsc;
 
@@ -43,7 +43,7 @@ pub struct Arguments {
     #[arg(long, default_value_t = 8)]
     steps: u32,
     /// How strongly to follow the prompt; 1 or less paints without the negative prompt, in half the time.
-    #[arg(long, default_value_t = 3.0)]
+    #[arg(long, default_value_t = 3.0, allow_negative_numbers = true)]
     guidance: f32,
     /// Seed of the noise: the same seed gives the same picture, whoever helps. Random if not given.
     #[arg(long)]
@@ -233,7 +233,7 @@ async fn paint(
     };
     let (participant, commands, mut notices) = Participant::new(setup)?;
     let running = tokio::spawn(participant.run());
-    let mut session = Session { commands, notices: &mut notices, screen, names: BTreeMap::new() };
+    let mut session = Session { commands, notices: &mut notices, screen, model: folder.id(), names: BTreeMap::new() };
     let outcome = session.paint(arguments, link.is_some(), order, began).await;
     let _ = session.commands.send(Command::Stop).await;
     let _ = running.await;
@@ -253,8 +253,11 @@ fn engine(folder: Arc<ModelFolder>, threads: usize) -> EngineMaker {
 
 struct Session<'a> {
     commands: mpsc::Sender<Command>,
-    notices: &'a mut mpsc::UnboundedReceiver<Notice>,
+    notices: &'a mut mpsc::Receiver<Notice>,
     screen: &'a mut Screen,
+    /// The job's model.
+    model: ModelId,
+    /// Those who lend it, by the names they gave themselves.
     names: BTreeMap<PeerId, String>,
 }
 
@@ -272,7 +275,7 @@ impl Session<'_> {
             return Ok(None);
         } else if self.names.is_empty() && arguments.no_local {
             return Err(Complaint(format!(
-                "no worker came into the room within {} s; open one with `manyhands join LINK`, or drop --no-local",
+                "no worker with this model came into the room within {} s; open one with `manyhands join LINK`, or drop --no-local",
                 arguments.wait
             )));
         } else if self.names.is_empty() {
@@ -337,9 +340,12 @@ impl Session<'_> {
     /// Shows a notice and keeps the names of those who lend.
     fn note(&mut self, notice: &Notice) {
         match notice {
-            Notice::Offered(peer, name) => {
+            Notice::Offered(peer, Capabilities { name, models, .. }) => {
                 let name = plain(name);
-                if self.names.insert(peer.clone(), name.clone()).is_none() {
+                if !models.contains(&self.model) {
+                    self.screen
+                        .say("lacks", &format!("{name} ({}) lends, but does not have this model.", peer.short()));
+                } else if self.names.insert(peer.clone(), name.clone()).is_none() {
                     self.screen.say("offered", &format!("{name} ({}) lends its processor.", peer.short()));
                 }
             }

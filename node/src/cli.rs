@@ -2,6 +2,7 @@
 
 mod bench;
 mod doctor;
+mod interrupt;
 mod join;
 mod paint;
 mod parity;

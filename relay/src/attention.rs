@@ -1,6 +1,7 @@
 //! Who asks the rendezvous too much: counts every peer's requests and says when it must be blocked.
 //!
-//! libp2p's rendezvous server keeps something for every registration until its time is over, so requests are counted.
+//! A registration has a signature that must be checked, and a short question may have a long answer: both cost the relay
+//! more than the peer that asks, so requests are counted.
 
 use std::collections::HashMap;
 use std::time::Instant;

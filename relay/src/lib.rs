@@ -8,6 +8,7 @@ mod http;
 mod identity;
 pub mod limits;
 mod listener;
+mod rendezvous;
 mod server;
 pub mod settings;
 mod stats;

@@ -3,6 +3,8 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use protocol::limits::ROOM_PEERS_MAX;
+
 /// Connections in all: two thousand peers with two connections each.
 pub const CONNECTIONS_MAX: u32 = 4096;
 
@@ -54,17 +56,32 @@ pub const REGISTRATION_SECONDS: (u64, u64) = (10, 120);
 /// Registrations of one peer: rooms it may be in.
 pub const REGISTRATIONS_PER_PEER_MAX: usize = 8;
 
-/// Registrations in all.
+/// Registrations under one namespace: a full room, and as many members again that have just left it.
+pub const REGISTRATIONS_PER_NAMESPACE_MAX: usize = 2 * ROOM_PEERS_MAX;
+
+/// Registrations in all, and thereby namespaces, of which only those with registrations are kept.
 pub const REGISTRATIONS_MAX: usize = 10_000;
 
-/// Places in the lists of members that clients have already been told; the oldest is forgotten and told anew.
-pub const COOKIES_MAX: usize = 10_000;
+/// Bytes of a namespace, as libp2p limits it.
+pub const NAMESPACE_BYTES_MAX: usize = 255;
+
+/// Bytes of a signed record: forty long addresses, the key and the signature.
+pub const RECORD_BYTES_MAX: usize = 6 * 1024;
+
+/// Bytes of a rendezvous request: a record, a namespace, and some to spare.
+pub const REQUEST_BYTES_MAX: usize = 8 * 1024;
+
+/// Bytes of a list of members in one answer: a full room whose members have ten addresses each; cookies lead to the rest.
+pub const ANSWER_BYTES_MAX: usize = 256 * 1024;
+
+/// Rendezvous requests of one connection at a time; a member has three in its room.
+pub const RENDEZVOUS_STREAMS_MAX: usize = 16;
+
+/// A rendezvous request must be made and its answer taken within this time.
+pub const RENDEZVOUS_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// Rendezvous requests a peer may make at once, and how soon one more; members make about one a second and room.
 pub const RENDEZVOUS_REQUESTS: (u32, Duration) = (120, Duration::from_millis(100));
-
-/// Bytes of all addresses in a registration: sixteen long ones.
-pub const REGISTRATION_BYTES_MAX: usize = 4096;
 
 /// A peer that exceeds the rendezvous limits is blocked for this long.
 pub const BLOCK_TIME: Duration = Duration::from_secs(600);
@@ -94,3 +111,5 @@ const fn at_once(count: u32) -> NonZeroU32 {
 }
 
 const _: () = assert!(CIRCUIT_TIME_MAX.as_secs() <= u32::MAX as u64, "libp2p counts a circuit's seconds in 32 bits");
+const _: () = assert!(RECORD_BYTES_MAX + NAMESPACE_BYTES_MAX + 64 <= REQUEST_BYTES_MAX, "every record can be sent");
+const _: () = assert!(ANSWER_BYTES_MAX <= 1024 * 1024, "libp2p's client reads no more");

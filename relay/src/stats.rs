@@ -1,7 +1,6 @@
 //! Numbers an operator may look at: how many, never who.
 
-use std::collections::{HashMap, HashSet};
-use std::time::{Duration, Instant};
+use std::collections::HashSet;
 
 use libp2p::PeerId;
 use serde::{Deserialize, Serialize};
@@ -30,7 +29,6 @@ pub struct Stats {
 pub(crate) struct Ledger {
     reserved: HashSet<PeerId>,
     pub circuits: usize,
-    registered: HashMap<(PeerId, String), Instant>,
 }
 
 impl Ledger {
@@ -42,21 +40,7 @@ impl Ledger {
         self.reserved.remove(peer);
     }
 
-    pub fn handle_registered(&mut self, peer: PeerId, namespace: String, life: Duration, now: Instant) {
-        // Old registrations end by the clock: the server reports an end even when the registration was refreshed.
-        self.registered.retain(|_, until| *until > now);
-        self.registered.insert((peer, namespace), now + life);
-    }
-
-    pub fn handle_unregistered(&mut self, peer: PeerId, namespace: String) {
-        self.registered.remove(&(peer, namespace));
-    }
-
     pub fn reservations(&self) -> usize {
         self.reserved.len()
-    }
-
-    pub fn registrations(&self, now: Instant) -> usize {
-        self.registered.values().filter(|until| **until > now).count()
     }
 }

@@ -5,9 +5,11 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use libp2p::core::Transport;
 use libp2p::identity::Keypair;
-use libp2p::rendezvous::server as rendezvous;
 use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, Swarm, SwarmBuilder, allow_block_list, connection_limits, identify, ping, relay};
+use libp2p::{
+    Multiaddr, PeerId, Swarm, SwarmBuilder, allow_block_list, connection_limits, identify, ping, relay,
+    request_response,
+};
 use net::NetError;
 use net::transport::{listen, native};
 use tokio::sync::watch;
@@ -15,6 +17,7 @@ use tracing::{debug, info, trace, warn};
 
 use crate::attention::Attention;
 use crate::limits;
+use crate::rendezvous::{self, Answer, Registrations, Request};
 use crate::stats::{Ledger, Stats};
 use crate::tap::{Meter, Metered};
 
@@ -40,6 +43,7 @@ pub(crate) struct Meeting {
     listening: Vec<Multiaddr>,
     meter: Meter,
     ledger: Ledger,
+    registrations: Registrations,
     attention: Attention,
     started: Instant,
     stats: watch::Sender<Stats>,
@@ -66,6 +70,7 @@ impl Meeting {
             listening: Vec::new(),
             meter,
             ledger: Ledger::default(),
+            registrations: Registrations::default(),
             attention: Attention::default(),
             started: Instant::now(),
             stats: watch::Sender::default(),
@@ -116,6 +121,7 @@ impl Meeting {
 
     fn count(&mut self) {
         let now = Instant::now();
+        self.registrations.handle_time(now);
         while let Some(peer) = self.attention.poll_unblocked(now) {
             self.swarm.behaviour_mut().blocked.unblock_peer(peer);
         }
@@ -123,7 +129,7 @@ impl Meeting {
             connections: self.swarm.network_info().connection_counters().num_established(),
             reservations: self.ledger.reservations(),
             circuits: self.ledger.circuits,
-            registrations: self.ledger.registrations(now),
+            registrations: self.registrations.len(),
             bytes_in: self.meter.bytes_in(),
             bytes_out: self.meter.bytes_out(),
             uptime_s: self.started.elapsed().as_secs(),
@@ -146,6 +152,7 @@ impl Meeting {
             SwarmEvent::ListenerClosed { reason: Err(error), .. } | SwarmEvent::ListenerError { error, .. } => {
                 warn!(%error, "a listener failed");
             }
+            SwarmEvent::ConnectionClosed { peer_id, num_established: 0, .. } => self.registrations.handle_lost(peer_id),
             SwarmEvent::Behaviour(BehaviourEvent::Relay(event)) => self.handle_relay(event),
             SwarmEvent::Behaviour(BehaviourEvent::Rendezvous(event)) => self.handle_rendezvous(event),
             event => trace!(?event, "swarm"),
@@ -169,32 +176,25 @@ impl Meeting {
         }
     }
 
-    fn handle_rendezvous(&mut self, event: rendezvous::Event) {
+    fn handle_rendezvous(&mut self, event: request_response::Event<Request, Answer>) {
+        use request_response::{Event, InboundFailure, Message};
         let now = Instant::now();
-        let (peer, is_sound) = match event {
-            rendezvous::Event::PeerRegistered { peer, registration } => {
-                let bytes: usize = registration.record.addresses().iter().map(Multiaddr::len).sum();
-                let life = Duration::from_secs(registration.ttl);
-                self.ledger.handle_registered(peer, registration.namespace.to_string(), life, now);
-                (peer, bytes <= limits::REGISTRATION_BYTES_MAX)
+        let peer = match event {
+            Event::Message { peer, message: Message::Request { request, channel, .. }, .. } => {
+                if let Some(answer) = self.registrations.handle(peer, request, rand::random(), now) {
+                    trace!(%peer, ?answer, "rendezvous");
+                    // The peer may be gone by now; then nobody misses the answer.
+                    let _ = self.swarm.behaviour_mut().rendezvous.send_response(channel, answer);
+                }
+                peer
             }
-            rendezvous::Event::PeerUnregistered { peer, namespace } => {
-                self.ledger.handle_unregistered(peer, namespace.to_string());
-                (peer, true)
+            Event::InboundFailure { peer, error: InboundFailure::Io(error), .. } => {
+                debug!(%peer, %error, "not a rendezvous request");
+                peer
             }
-            rendezvous::Event::DiscoverServed { enquirer, registrations } => {
-                // A room asks for its own members; whoever gets those of several asked for everyone's.
-                let first = registrations.first().map(|registration| &registration.namespace);
-                (enquirer, registrations.iter().all(|registration| Some(&registration.namespace) == first))
-            }
-            rendezvous::Event::PeerNotRegistered { peer, error, .. } => {
-                debug!(?error, "registration denied");
-                (peer, true)
-            }
-            rendezvous::Event::DiscoverNotServed { enquirer, .. } => (enquirer, true),
-            rendezvous::Event::RegistrationExpired(_) => return,
+            event => return trace!(?event, "rendezvous"),
         };
-        if !self.attention.handle_request(peer, now) || !is_sound {
+        if !self.attention.handle_request(peer, now) {
             warn!(%peer, "blocked for its rendezvous requests");
             self.attention.handle_blocked(peer, now);
             self.swarm.behaviour_mut().blocked.block_peer(peer);
@@ -208,13 +208,6 @@ fn swarm(keypair: &Keypair, meter: Meter) -> Result<Swarm<Behaviour>, NetError> 
     let local = keypair.public().to_peer_id();
     let identify = identify::Config::new("manyhands/1".to_owned(), keypair.public())
         .with_agent_version(concat!("manyhands-relay/", env!("CARGO_PKG_VERSION")).to_owned());
-    let (seconds_min, seconds_max) = limits::REGISTRATION_SECONDS;
-    let rendezvous = rendezvous::Config::default()
-        .with_min_ttl(seconds_min)
-        .with_max_ttl(seconds_max)
-        .with_max_registration_per_peer(limits::REGISTRATIONS_PER_PEER_MAX)
-        .with_max_registration_total(limits::REGISTRATIONS_MAX)
-        .with_max_stored_cookies(limits::COOKIES_MAX);
     let behaviour = Behaviour {
         limits: connection_limits::Behaviour::new(
             connection_limits::ConnectionLimits::default()
@@ -224,7 +217,7 @@ fn swarm(keypair: &Keypair, meter: Meter) -> Result<Swarm<Behaviour>, NetError> 
         ),
         blocked: allow_block_list::Behaviour::default(),
         relay: relay::Behaviour::new(local, circuits()),
-        rendezvous: rendezvous::Behaviour::new(rendezvous),
+        rendezvous: rendezvous::behaviour(),
         identify: identify::Behaviour::new(identify),
         ping: ping::Behaviour::default(),
     };

@@ -11,6 +11,7 @@ use protocol::limits::NAME_BYTES_MAX;
 use protocol::{Activity, RoomLink};
 use serde_json::json;
 
+use super::interrupt::Interrupt;
 use super::screen::{Screen, Style, plain};
 use super::{Complaint, Ended, bench};
 
@@ -65,6 +66,7 @@ pub async fn run(arguments: Arguments) -> Ended {
     };
     let (participant, commands, mut notices) = Participant::new(setup)?;
     let running = tokio::spawn(participant.run());
+    let mut interrupt = Interrupt::listen()?;
     let mut screen = Screen::new(arguments.progress);
     let room = link.secret.keys().id();
     let text = format!("Lending {threads} thread(s) with model {model} to room {room} as {name}. Ctrl-C leaves.");
@@ -73,7 +75,7 @@ pub async fn run(arguments: Arguments) -> Ended {
     loop {
         tokio::select! {
             notice = notices.recv() => show(&screen, notice.ok_or("the node ended")?),
-            _ = stop_signal() => break,
+            () = interrupt.asked() => break,
         }
     }
     screen.end_bar();
@@ -104,22 +106,6 @@ fn engine(arguments: &Arguments, threads: usize) -> Result<(EngineMaker, String)
         Ok(Box::new(engine) as Box<dyn compute::Engine>)
     };
     Ok((Box::new(make), name))
-}
-
-/// Ctrl-C, or a service manager's request to end.
-async fn stop_signal() {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                _ = tokio::signal::ctrl_c() => {}
-                _ = terminate.recv() => {}
-            }
-            return;
-        }
-    }
-    let _ = tokio::signal::ctrl_c().await;
 }
 
 fn show(screen: &Screen, notice: Notice) {

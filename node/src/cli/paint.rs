@@ -16,6 +16,7 @@ use protocol::{Capabilities, JobRequest, JobSpec, ModelId, PeerId, PlanChoice, R
 use serde_json::json;
 use tokio::sync::mpsc;
 
+use super::interrupt::Interrupt;
 use super::screen::{Screen, Style, plain};
 use super::{Complaint, Ended, INTERRUPTED};
 
@@ -233,7 +234,14 @@ async fn paint(
     };
     let (participant, commands, mut notices) = Participant::new(setup)?;
     let running = tokio::spawn(participant.run());
-    let mut session = Session { commands, notices: &mut notices, screen, model: folder.id(), names: BTreeMap::new() };
+    let mut session = Session {
+        commands,
+        notices: &mut notices,
+        screen,
+        interrupt: Interrupt::listen()?,
+        model: folder.id(),
+        names: BTreeMap::new(),
+    };
     let outcome = session.paint(arguments, link.is_some(), order, began).await;
     let _ = session.commands.send(Command::Stop).await;
     let _ = running.await;
@@ -255,6 +263,7 @@ struct Session<'a> {
     commands: mpsc::Sender<Command>,
     notices: &'a mut mpsc::Receiver<Notice>,
     screen: &'a mut Screen,
+    interrupt: Interrupt,
     /// The job's model.
     model: ModelId,
     /// Those who lend it, by the names they gave themselves.
@@ -305,7 +314,7 @@ impl Session<'_> {
             tokio::select! {
                 notice = self.notices.recv() => self.note(&notice.ok_or("the node ended")?),
                 () = tokio::time::sleep_until(until) => return Ok(true),
-                _ = tokio::signal::ctrl_c() => return Ok(false),
+                () = self.interrupt.asked() => return Ok(false),
             }
         }
     }
@@ -315,7 +324,7 @@ impl Session<'_> {
         loop {
             let notice = tokio::select! {
                 notice = self.notices.recv() => notice.ok_or("the node ended")?,
-                _ = tokio::signal::ctrl_c() => {
+                () = self.interrupt.asked() => {
                     self.screen.end_bar();
                     self.screen.say("cancelled", "Cancelled; nothing was written.");
                     self.command(Command::Cancel).await?;

@@ -5,6 +5,7 @@ mod meeting;
 mod place;
 mod privacy;
 mod process;
+mod rendezvous;
 #[allow(dead_code, reason = "shared with net's tests, which use more of it")]
 #[path = "../../../net/tests/net/world.rs"]
 mod world;

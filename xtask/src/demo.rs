@@ -1,7 +1,7 @@
 //! `cargo xtask demo`: a room on this machine, every member its own process.
 
 use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::sync::mpsc;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -75,7 +75,7 @@ fn stay_open(programs: &Programs, room: &Room) -> Result<ExitCode> {
 }
 
 fn paint(programs: &Programs, room: &mut Room, prompt: &str, arguments: &Arguments) -> Result<ExitCode> {
-    let mut command = Command::new(&programs.node);
+    let mut command = programs.node();
     command
         .args(["paint", prompt, "--room", &room.link, "--no-local", "--progress", "json", "--wait", "60"])
         .args(LOOPBACK);

@@ -96,13 +96,13 @@ pub fn relay(programs: &Programs, folder: &Path) -> Result<(Process, String)> {
 
 /// The link of a new room at the relay of this web address.
 pub fn new_room(programs: &Programs, url: &str) -> Result<String> {
-    let output = Command::new(&programs.node).args(["room", "new", "--relay", url]).output()?;
+    let output = programs.node().args(["room", "new", "--relay", url]).output()?;
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
 
 /// A worker that has loaded its model and entered the room of `link`, and what it said about itself.
 pub fn worker(programs: &Programs, link: &str, name: &str, arguments: &[&str]) -> Result<(Process, Value)> {
-    let mut command = Command::new(&programs.node);
+    let mut command = programs.node();
     command.args(["join", link, "--progress", "json", "--name", name]).args(arguments);
     let mut worker = Process::start(name, &mut command)?;
     let lending = worker.wait_for("lending")?;

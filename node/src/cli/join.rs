@@ -1,14 +1,14 @@
 //! `manyhands join`: lends this machine to a room.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use compute::Diffusion;
 use node::meeting::{self, Means};
 use node::{Command, EngineMaker, Notice, Participant, Setup, models};
 use protocol::limits::NAME_BYTES_MAX;
-use protocol::{Activity, RoomLink};
+use protocol::{Activity, PeerId, RoomLink};
 use serde_json::json;
 
 use super::interrupt::Interrupt;
@@ -72,14 +72,15 @@ pub async fn run(arguments: Arguments) -> Ended {
     let text = format!("Lending {threads} thread(s) with model {model} to room {room} as {name}. Ctrl-C leaves.");
     screen.tell("lending", &text, json!({ "peer": me.as_str(), "room": room.to_string() }));
     screen.begin_spinner();
+    let mut board = Board { screen, serving: None, units: 0 };
     loop {
         tokio::select! {
-            notice = notices.recv() => show(&screen, notice.ok_or("the node ended")?),
+            notice = notices.recv() => board.show(notice.ok_or("the node ended")?),
             () = interrupt.asked() => break,
         }
     }
-    screen.end_bar();
-    screen.say("leaving", "Leaving the room; what was under way goes back to it.");
+    board.screen.end_bar();
+    board.screen.say("leaving", "Leaving the room; what was under way goes back to it.");
     let _ = commands.send(Command::Stop).await;
     let _ = running.await;
     Ok(ExitCode::SUCCESS)
@@ -101,51 +102,71 @@ fn engine(arguments: &Arguments, threads: usize) -> Result<(EngineMaker, String)
     }
     let folder = models::open(&arguments.model)?;
     let name = folder.name().to_owned();
-    let make = move || {
-        let engine = Diffusion::load(&folder, threads).map_err(|error| error.to_string())?;
-        Ok(Box::new(engine) as Box<dyn compute::Engine>)
-    };
-    Ok((Box::new(make), name))
+    Ok((models::engine(Arc::new(folder), threads), name))
 }
 
-fn show(screen: &Screen, notice: Notice) {
-    match notice {
-        Notice::Listening(address) => {
-            screen.tell("listening", &format!("Listening on {address}"), json!({ "address": address }))
+/// What a lender's owner sees.
+struct Board {
+    screen: Screen,
+    /// Whose job was worked on last.
+    serving: Option<PeerId>,
+    units: u64,
+}
+
+impl Board {
+    fn show(&mut self, notice: Notice) {
+        match notice {
+            Notice::Listening(address) => {
+                self.screen.tell("listening", &format!("Listening on {address}"), json!({ "address": address }));
+            }
+            Notice::Joined(peer, path) => self.screen.say("joined", &format!("{} is here ({path}).", peer.short())),
+            Notice::Left(peer) => self.left(&peer),
+            Notice::Dropped(peer, reason) => {
+                self.screen.say("dropped", &format!("{} was dropped: {}.", peer.short(), plain(&reason)));
+            }
+            Notice::RelayConnected => self.screen.say("relay", "Connected to the relay."),
+            Notice::RelayLost => {
+                self.screen.say("relay-lost", "The relay is gone; those already met stay. Trying again.");
+            }
+            Notice::Computing(peer, what) => self.computing(peer, what),
+            Notice::Computed(units) => {
+                self.units = units;
+                let text = format!("{units} units delivered; waiting");
+                self.screen.progress("computed", units, text, json!({ "units": units }));
+            }
+            Notice::Present(peer, presence) => {
+                let doing = match presence.activity {
+                    Activity::Idle => "is here".to_owned(),
+                    Activity::Lending { units } => format!("lends, {units} units delivered"),
+                    Activity::Painting => "paints".to_owned(),
+                };
+                let text = format!("{} {doing}", plain(&presence.name));
+                self.screen.progress("present", 0, text.clone(), json!({ "peer": peer.as_str(), "text": text }));
+            }
+            Notice::Failed(reason) => self.screen.say("failed", &reason),
+            Notice::Offered(..)
+            | Notice::Planned(_)
+            | Notice::Unit { .. }
+            | Notice::LocalBegan
+            | Notice::Painted(_)
+            | Notice::Cancelled => {}
         }
-        Notice::Joined(peer, path) => screen.say("joined", &format!("{} is here ({path}).", peer.short())),
-        Notice::Left(peer) => screen.say("left", &format!("{} left.", peer.short())),
-        Notice::Dropped(peer, reason) => {
-            screen.say("dropped", &format!("{} was dropped: {}.", peer.short(), plain(&reason)));
+    }
+
+    fn computing(&mut self, peer: PeerId, what: &str) {
+        if self.serving.as_ref() != Some(&peer) {
+            self.screen.say("serving", &format!("Computing for {}.", peer.short()));
         }
-        Notice::RelayConnected => screen.say("relay", "Connected to the relay."),
-        Notice::RelayLost => screen.say("relay-lost", "The relay is gone; those already met stay. Trying again."),
-        Notice::Computing(peer, what) => {
-            screen.progress(
-                "computing",
-                0,
-                format!("computing {what} for {}", peer.short()),
-                json!({ "for": peer.as_str() }),
-            );
+        let text = format!("computing {what} for {}", peer.short());
+        self.screen.progress("computing", 0, text, json!({ "for": peer.as_str() }));
+        self.serving = Some(peer);
+    }
+
+    fn left(&mut self, peer: &PeerId) {
+        if self.serving.take_if(|serving| serving == peer).is_some() {
+            self.screen.say("left", &format!("{} left; {} units delivered so far.", peer.short(), self.units));
+        } else {
+            self.screen.say("left", &format!("{} left.", peer.short()));
         }
-        Notice::Computed(units) => {
-            screen.progress("computed", units, format!("{units} units delivered; waiting"), json!({ "units": units }));
-        }
-        Notice::Present(peer, presence) => {
-            let doing = match presence.activity {
-                Activity::Idle => "is here".to_owned(),
-                Activity::Lending { units } => format!("lends, {units} units delivered"),
-                Activity::Painting => "paints".to_owned(),
-            };
-            let text = format!("{} {doing}", plain(&presence.name));
-            screen.progress("present", 0, text.clone(), json!({ "peer": peer.as_str(), "text": text }));
-        }
-        Notice::Failed(reason) => screen.say("failed", &reason),
-        Notice::Offered(..)
-        | Notice::Planned(_)
-        | Notice::Unit { .. }
-        | Notice::LocalBegan
-        | Notice::Painted(_)
-        | Notice::Cancelled => {}
     }
 }

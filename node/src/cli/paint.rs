@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
-use compute::{Diffusion, ModelFolder};
+use compute::ModelFolder;
 use node::files::Place;
 use node::meeting::{self, Means};
 use node::report::{Job, PlanReport, Report};
-use node::{Command, EngineMaker, Notice, Order, Painted, Participant, Setup, models, picture};
+use node::{Command, Notice, Order, Painted, Participant, Setup, models, picture};
 use protocol::{Capabilities, JobRequest, JobSpec, ModelId, PeerId, PlanChoice, RoomLink, Size};
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -228,7 +228,7 @@ async fn paint(
         network,
         name: "painter".into(),
         threads: u32::try_from(threads).unwrap_or(u32::MAX),
-        engine: (!arguments.no_local).then(|| engine(folder.clone(), threads)),
+        engine: (!arguments.no_local).then(|| models::engine(folder.clone(), threads)),
         lend: false,
         patience: Duration::from_secs(arguments.wait),
     };
@@ -250,13 +250,6 @@ async fn paint(
 
 fn all_cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
-}
-
-fn engine(folder: Arc<ModelFolder>, threads: usize) -> EngineMaker {
-    Box::new(move || {
-        let engine = Diffusion::load(&folder, threads).map_err(|error| error.to_string())?;
-        Ok(Box::new(engine) as Box<dyn compute::Engine>)
-    })
 }
 
 struct Session<'a> {

@@ -1,6 +1,6 @@
 //! What a person sees while a command runs: a bar on a terminal, lines elsewhere, JSON for scripts.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -46,7 +46,7 @@ impl Screen {
             Style::Json => {
                 fields["event"] = event.into();
                 fields["text"] = text.into();
-                println!("{fields}");
+                print_line(&fields);
             }
         }
     }
@@ -85,7 +85,7 @@ impl Screen {
             Style::Plain => {}
             Style::Json => {
                 fields["event"] = event.into();
-                println!("{fields}");
+                print_line(&fields);
             }
         }
     }
@@ -94,6 +94,11 @@ impl Screen {
     pub fn end_bar(&self) {
         self.bar.finish_and_clear();
     }
+}
+
+/// One line on standard output. Whoever read it may be gone, which is no reason to stop working.
+fn print_line(fields: &Value) {
+    let _ = writeln!(std::io::stdout(), "{fields}");
 }
 
 /// Text from strangers without control characters, so that a name cannot move the cursor or forge a line.

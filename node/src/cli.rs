@@ -72,8 +72,8 @@ pub fn main() -> ExitCode {
         Command::Bench(arguments) => in_runtime(bench::run(arguments)),
     };
     ended.unwrap_or_else(|Complaint(reason)| {
-        // One line, whatever a library put into its message.
-        eprintln!("error: {}", reason.split_whitespace().collect::<Vec<_>>().join(" "));
+        // One line, whatever a library or a peer put into its message.
+        eprintln!("error: {}", screen::plain(&reason.split_whitespace().collect::<Vec<_>>().join(" ")));
         ExitCode::from(2)
     })
 }

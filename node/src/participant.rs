@@ -50,7 +50,7 @@ pub struct Setup {
 
 /// What a participant is told.
 pub enum Command {
-    /// Paint; one job at a time.
+    /// Paint; one job at a time, so a job that still runs is given up.
     Paint(Box<Order>),
     /// Lend this machine to its own job.
     LendToSelf,
@@ -369,6 +369,7 @@ impl Participant {
     }
 
     fn begin(&mut self, order: Order, now: Instant) {
+        self.cancel(now);
         let traffic = self.network.as_ref().map(net::Handle::traffic).unwrap_or_default();
         let painting = match Painting::begin(order, self.requester.roster(), traffic) {
             Ok(painting) => painting,

@@ -222,7 +222,8 @@ mod tests {
     use super::*;
 
     fn capabilities() -> Capabilities {
-        Capabilities { name: "ada".into(), models: Vec::new(), numeric_class: "cpu".into(), threads: 1 }
+        let (name, numeric_class, device) = ("ada".into(), "cpu".into(), "CPU".into());
+        Capabilities { name, models: Vec::new(), numeric_class, threads: 1, device }
     }
 
     fn peer(index: usize) -> PeerId {

@@ -130,15 +130,33 @@ impl Worker {
         self.advance(now);
     }
 
-    /// Stops lending: every lease is over, and everybody is told. What runs is still answered by `handle_computed`.
+    /// Lends to this peer no longer, until it joins again: its leases are over, and it is told. What runs is still answered
+    /// by `handle_computed`.
+    pub fn withdraw(&mut self, requester: &PeerId, now: Instant) {
+        if self.queues.contains_key(requester) {
+            self.send(requester, ToRequester::Leave, Vec::new());
+            self.forget(requester);
+        }
+        self.advance(now);
+    }
+
+    /// Stops lending for good: every lease is over, and everybody is told. What runs is still answered by
+    /// `handle_computed`.
     pub fn leave(&mut self, now: Instant) {
         self.lending = false;
         for requester in self.queues.keys().cloned().collect::<Vec<_>>() {
-            self.send(&requester, ToRequester::Leave, Vec::new());
-            self.forget(&requester);
+            self.withdraw(&requester, now);
         }
         self.blobs.clear();
         self.advance(now);
+    }
+
+    /// Offers itself again under another name, to everybody it is offered to; leases go on.
+    pub fn rename(&mut self, name: String) {
+        self.capabilities.name = name;
+        for requester in self.queues.keys().cloned().collect::<Vec<_>>() {
+            self.send(&requester, ToRequester::Offer(self.capabilities.clone()), Vec::new());
+        }
     }
 
     /// A requester says something.
@@ -196,6 +214,11 @@ impl Worker {
     /// What to do next; `None` until something happens.
     pub fn poll_output(&mut self) -> Option<WorkerOutput> {
         self.outputs.pop_front()
+    }
+
+    /// Whether it is offered to this peer.
+    pub fn lends_to(&self, requester: &PeerId) -> bool {
+        self.queues.contains_key(requester)
     }
 
     /// What it lends.

@@ -32,6 +32,9 @@ pub const PRESENCE_BYTES_MAX: usize = 4 * 1024;
 /// Names are shown on screens of 360 pixels.
 pub const NAME_BYTES_MAX: usize = 64;
 
+/// A processor's or graphics adapter's name with its vendor and backend.
+pub const DEVICE_BYTES_MAX: usize = 128;
+
 /// CLIP reads 77 tokens; 4 KiB is many times that in any language.
 pub const PROMPT_BYTES_MAX: usize = 4 * 1024;
 

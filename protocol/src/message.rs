@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Hash, JobId, LeaseId, ModelId};
-use crate::limits::{MODELS_MAX, NAME_BYTES_MAX, REASON_BYTES_MAX};
+use crate::limits::{DEVICE_BYTES_MAX, MODELS_MAX, NAME_BYTES_MAX, REASON_BYTES_MAX};
 use crate::unit::Unit;
 
 /// Anything one member of a room says to another on their stream.
@@ -96,6 +96,9 @@ pub struct Capabilities {
     pub numeric_class: String,
     /// Threads it lends.
     pub threads: u32,
+    /// What computes, for people; untrusted text, empty if it does not say.
+    #[serde(default)]
+    pub device: String,
 }
 
 impl Capabilities {
@@ -104,6 +107,7 @@ impl Capabilities {
         self.name.len() <= NAME_BYTES_MAX
             && self.models.len() <= MODELS_MAX
             && self.numeric_class.len() <= NAME_BYTES_MAX
+            && self.device.len() <= DEVICE_BYTES_MAX
     }
 }
 
@@ -161,9 +165,16 @@ mod tests {
 
     #[test]
     fn boastful_capabilities_are_not_sound() {
-        let sound = Capabilities { name: "ada".into(), models: Vec::new(), numeric_class: "cpu".into(), threads: 2 };
+        let sound = Capabilities {
+            name: "ada".into(),
+            models: Vec::new(),
+            numeric_class: "cpu".into(),
+            threads: 2,
+            device: "CPU".into(),
+        };
         assert!(sound.is_sound());
         assert!(!Capabilities { name: "x".repeat(NAME_BYTES_MAX + 1), ..sound.clone() }.is_sound());
+        assert!(!Capabilities { device: "x".repeat(DEVICE_BYTES_MAX + 1), ..sound.clone() }.is_sound());
         let model = ModelId(Hash::of(b"model"));
         assert!(!Capabilities { models: vec![model; MODELS_MAX + 1], ..sound }.is_sound());
     }

@@ -8,8 +8,8 @@ use protocol::limits::{
     BLOBS_MAX, HEARTBEAT_EVERY, LEASES_PER_WORKER, PROMPT_BYTES_MAX, UPLOAD_BYTES_PER_SECOND_MIN, WORKER_QUEUE_MAX,
 };
 use protocol::{
-    Branches, Hash, Instant, JobId, JobSpec, Layout, LeaseId, ModelId, PlanChoice, RefuseReason, Size, ToRequester,
-    ToWorker, Unit, UnitId, Work, tensor,
+    Branches, Capabilities, Hash, Instant, JobId, JobSpec, Layout, LeaseId, ModelId, PlanChoice, RefuseReason, Size,
+    ToRequester, ToWorker, Unit, UnitId, Work, tensor,
 };
 
 use crate::toy::{SHAPE, at, capabilities, job, model, peer};
@@ -365,6 +365,36 @@ fn a_worker_that_leaves_says_so_and_takes_nothing_more() {
     bench.machine.handle_joined(peer("cid"), at(3));
     bench.drain();
     assert_eq!(bench.said(), [], "nothing is offered");
+}
+
+#[test]
+fn a_peer_that_is_lent_to_no_longer_is_told_and_others_go_on() {
+    let mut bench = Bench::new(&["ada", "bob"]);
+    bench.assign_decode("ada", 1);
+    bench.assign_decode("bob", 2);
+    bench.machine.withdraw(&peer("ada"), at(2));
+    bench.machine.withdraw(&peer("ada"), at(2));
+    bench.drain();
+    assert_eq!(bench.said(), [("ada".to_owned(), ToRequester::Leave)]);
+    assert!(bench.machine.lends_to(&peer("bob")) && !bench.machine.lends_to(&peer("ada")));
+    assert_eq!(bench.aborted.len(), 1);
+    bench.computed(Ok(body()), at(3));
+    assert_eq!(bench.said(), [], "the result of a lease that is over is dropped");
+    assert_eq!(bench.order(), [("ada", 1), ("bob", 2)]);
+    bench.machine.handle_joined(peer("ada"), at(4));
+    bench.drain();
+    assert_eq!(bench.said(), [("ada".to_owned(), ToRequester::Offer(capabilities(vec![model()])))]);
+}
+
+#[test]
+fn a_worker_that_is_renamed_offers_itself_again_and_keeps_its_leases() {
+    let mut bench = Bench::new(&["ada"]);
+    bench.assign_decode("ada", 1);
+    bench.machine.rename("new".into());
+    bench.drain();
+    let offer = ToRequester::Offer(Capabilities { name: "new".into(), ..capabilities(vec![model()]) });
+    assert_eq!(bench.said(), [("ada".to_owned(), offer)]);
+    assert_eq!(bench.machine.leases_held(), 1);
 }
 
 #[test]

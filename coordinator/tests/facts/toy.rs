@@ -26,7 +26,7 @@ pub fn job(number: u8) -> JobId {
 }
 
 pub fn capabilities(models: Vec<ModelId>) -> Capabilities {
-    Capabilities { name: "toy".into(), models, numeric_class: "cpu".into(), threads: 1 }
+    Capabilities { name: "toy".into(), models, numeric_class: "cpu".into(), threads: 1, device: "CPU".into() }
 }
 
 /// SplitMix64: seeded, and enough to shuffle with.

@@ -1,7 +1,12 @@
 //! Attention, and the transformers between residual blocks.
 
-use burn::tensor::{Tensor, activation, module};
+mod softmax;
 
+use burn::tensor::ops::AttentionModuleOptions;
+use burn::tensor::{Tensor, TensorData, activation, module};
+
+use crate::activation::{FOR_BROWSERS, gelu};
+use crate::device::is_processor;
 use crate::group_norm::GroupNorm;
 use crate::layers::{LayerNorm, Linear};
 use crate::weights::{LoadError, Weights};
@@ -64,10 +69,22 @@ impl Attention {
         let query = split(self.query.forward(x));
         let key = split(self.key.forward(context.clone()));
         let value = split(self.value.forward(context));
-        let options = burn::tensor::ops::AttentionModuleOptions { is_causal: causal, ..Default::default() };
-        let mixed = module::attention(query, key, value, None, None, options);
+        let mixed = attend(query, key, value, causal);
         self.out.forward(mixed.swap_dims(1, 2).reshape([batch, tokens, width]))
     }
+}
+
+/// Softmax attention of `query` to `key` and `value`, all `[batch, heads, tokens, width]`.
+fn attend(query: Tensor<4>, key: Tensor<4>, value: Tensor<4>, causal: bool) -> Tensor<4> {
+    #[cfg(feature = "gpu")]
+    if !is_processor(&query.device()) {
+        return crate::gpu::attention(query, key, value, causal);
+    }
+    if FOR_BROWSERS && !causal {
+        return softmax::attend(query, key, value);
+    }
+    let options = AttentionModuleOptions { is_causal: causal, ..Default::default() };
+    module::attention(query, key, value, None, None, options)
 }
 
 /// The feed-forward part of a transformer block: a linear unit gated by an exact GELU.
@@ -86,10 +103,25 @@ impl FeedForward {
 
     pub(crate) fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         let up = self.up.forward(x);
+        if FOR_BROWSERS && is_processor(&up.device()) {
+            return self.down.forward(gate(up));
+        }
         let half = up.dims()[2] / 2;
         let gate = activation::gelu(up.clone().narrow(2, half, half));
         self.down.forward(up.narrow(2, 0, half) * gate)
     }
+}
+
+/// The first half of the last axis, each value times the GELU of its counterpart in the second.
+fn gate(x: Tensor<3>) -> Tensor<3> {
+    let ([batch, tokens, width], device) = (x.dims(), x.device());
+    let values = x.into_data().try_into_vec::<f32>().expect("every tensor here is f32");
+    let mut gated = Vec::with_capacity(values.len() / 2);
+    for row in values.chunks_exact(width) {
+        let (value, gate) = row.split_at(width / 2);
+        gated.extend(value.iter().zip(gate).map(|(value, &gate)| value * gelu(gate)));
+    }
+    Tensor::from_data(TensorData::new(gated, [batch, tokens, width / 2]), &device)
 }
 
 /// What the transformers of one block share.

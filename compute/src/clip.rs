@@ -1,12 +1,11 @@
 //! The text encoder (transformers' CLIPTextModel): token ids to embeddings.
 
-use std::path::Path;
-
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde_json::json;
 
 use crate::attention::Attention;
 use crate::config::Config;
+use crate::files::Files;
 use crate::layers::{Activation, LayerNorm, Linear};
 use crate::weights::{LoadError, Weights};
 
@@ -28,14 +27,14 @@ pub(crate) struct ClipConfig {
 }
 
 impl ClipConfig {
-    /// Reads `config.json` at `path`; defaults are CLIPTextConfig's.
-    pub(crate) fn open(path: &Path) -> Result<Self, LoadError> {
-        let config = Config::open(path)?;
+    /// Reads `config.json`; defaults are CLIPTextConfig's.
+    pub(crate) fn open(files: &Files) -> Result<Self, LoadError> {
+        let config = Config::open(files, "config.json")?;
         config.only("model_type", &[json!("clip_text_model")])?;
         config.only("use_attention_mask", &[json!(false)])?;
         let epsilon = config.number("layer_norm_eps", 1e-5)?;
         if epsilon <= 0.0 {
-            return Err(LoadError::malformed(path, "layer_norm_eps must be positive"));
+            return Err(config.malformed("layer_norm_eps must be positive"));
         }
         Ok(Self {
             width: config.count("hidden_size", Some(512))?,
@@ -80,10 +79,10 @@ pub struct TextEmbedding {
 }
 
 impl Clip {
-    /// Loads the component folder `text_encoder`; keys may begin with `text_model.` or not.
-    pub fn load(folder: &Path, device: &Device) -> Result<Self, LoadError> {
-        let config = ClipConfig::open(&folder.join("config.json"))?;
-        let weights = Weights::open(folder, "model", device)?;
+    /// Loads the component `text_encoder` from its files; keys may begin with `text_model.` or not.
+    pub fn load(files: &Files, device: &Device) -> Result<Self, LoadError> {
+        let config = ClipConfig::open(files)?;
+        let weights = Weights::open(files, "model", device)?;
         let prefixed = weights.contains("text_model.embeddings.token_embedding.weight");
         let weights = if prefixed { weights.at("text_model") } else { weights };
         let embeddings = weights.at("embeddings");

@@ -1,36 +1,14 @@
 //! Reads a component's JSON configuration, naming file and key in every complaint.
 
-use std::fs::File;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
+use crate::files::Files;
 use crate::weights::LoadError;
-
-/// Longest JSON file read: tokenizers and shard indexes of the largest models are a few MiB.
-pub const JSON_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
 /// Largest count believed in a configuration: no width, length or vocabulary of a known model reaches a million.
 const COUNT_MAX: u64 = 1_000_000;
-
-/// Reads a whole text file of at most [`JSON_BYTES_MAX`] bytes.
-pub fn read_text(path: &Path) -> Result<String, LoadError> {
-    let fail = |source| LoadError::read(path, source);
-    let file = File::open(path).map_err(fail)?;
-    if file.metadata().map_err(fail)?.len() > JSON_BYTES_MAX {
-        return Err(LoadError::malformed(path, format!("larger than {JSON_BYTES_MAX} bytes")));
-    }
-    let mut text = String::new();
-    file.take(JSON_BYTES_MAX).read_to_string(&mut text).map_err(fail)?;
-    Ok(text)
-}
-
-/// Reads a JSON object.
-pub fn read_json(path: &Path) -> Result<Map<String, Value>, LoadError> {
-    serde_json::from_str(&read_text(path)?)
-        .map_err(|error| LoadError::malformed(path, format!("not a JSON object: {error}")))
-}
 
 /// One configuration file. An absent or null key takes the default given where it is asked for.
 pub struct Config {
@@ -39,9 +17,9 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads the file at `path`.
-    pub fn open(path: &Path) -> Result<Self, LoadError> {
-        Ok(Self { path: path.to_owned(), values: read_json(path)? })
+    /// Reads the file `name`.
+    pub fn open(files: &Files, name: &str) -> Result<Self, LoadError> {
+        Ok(Self { path: files.path(name), values: files.read_json(name)? })
     }
 
     /// The value of `key`, unless absent or null.
@@ -118,6 +96,11 @@ impl Config {
         let supported: Vec<String> = supported.iter().map(Value::to_string).collect();
         let supported = if supported.is_empty() { "null".to_owned() } else { supported.join(" or ") };
         Err(LoadError::unsupported(&self.path, format!("{key} is {value}, and only {supported} is supported")))
+    }
+
+    /// A complaint that this file is not sound.
+    pub fn malformed(&self, reason: impl ToString) -> LoadError {
+        LoadError::malformed(&self.path, reason)
     }
 
     /// A complaint about this file.

@@ -1,8 +1,15 @@
-//! Convolution as matrix products: the weights times the patches of the picture, a band of output rows at a time.
+//! Convolution. On a processor as matrix products: the weights times the patches of the picture, a band of output rows at a
+//! time; in browsers by Winograd's filters where they apply.
+
+mod winograd;
 
 use burn::tensor::{Tensor, TensorData};
-use rayon::prelude::*;
 
+use self::winograd::Winograd;
+use crate::activation::FOR_BROWSERS;
+#[cfg(feature = "gpu")]
+use crate::device::is_processor;
+use crate::threads;
 use crate::weights::{LoadError, Weights};
 
 /// Values of the patches that are laid out at once, about: they should stay in a processor's second-level cache.
@@ -13,10 +20,23 @@ const BAND_CELLS_MIN: usize = 256;
 
 /// A square convolution with bias.
 pub(crate) struct Conv {
-    /// `[outputs, inputs * kernel * kernel]`.
-    weight: Tensor<2>,
-    bias: Vec<f32>,
+    kernels: Kernels,
     window: Window,
+}
+
+enum Kernels {
+    Processor {
+        /// `[outputs, inputs * kernel * kernel]`.
+        weight: Tensor<2>,
+        bias: Vec<f32>,
+        winograd: Option<Winograd>,
+    },
+    #[cfg(feature = "gpu")]
+    Gpu {
+        /// `[outputs, inputs, kernel, kernel]`.
+        weight: Tensor<4>,
+        bias: Tensor<1>,
+    },
 }
 
 /// How patches are taken from a picture.
@@ -51,18 +71,43 @@ impl Conv {
         stride: usize,
         padding: (usize, usize),
     ) -> Result<Self, LoadError> {
-        let weight = weights.tensor("weight", [outputs, inputs, kernel, kernel])?;
-        let weight = weight.reshape([outputs, inputs * kernel * kernel]);
-        let bias = weights.values("bias", &[outputs])?;
-        Ok(Self { weight, bias, window: Window { kernel, stride, padding } })
+        let window = Window { kernel, stride, padding };
+        let shape = [outputs, inputs, kernel, kernel];
+        #[cfg(feature = "gpu")]
+        if !is_processor(weights.device()) {
+            let kernels =
+                Kernels::Gpu { weight: weights.tensor("weight", shape)?, bias: weights.tensor("bias", [outputs])? };
+            return Ok(Self { kernels, window });
+        }
+        let weight = weights.tensor("weight", shape)?.reshape([outputs, inputs * kernel * kernel]);
+        let fits = kernel == 3 && stride == 1 && padding == (1, 1);
+        // Native matrix kernels are three times as fast as a browser's, which has more to gain from fewer products.
+        let winograd = (FOR_BROWSERS && fits).then(|| Winograd::new(weight.clone()));
+        let kernels = Kernels::Processor { weight, bias: weights.values("bias", &[outputs])?, winograd };
+        Ok(Self { kernels, window })
     }
 
     /// `[batch, inputs, rows, columns]` to `[batch, outputs, rows, columns]` (rows and columns divided by the stride).
     pub(crate) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        match &self.kernels {
+            Kernels::Processor { weight, bias, winograd } => {
+                self.window.on_processor(x, weight, bias, winograd.as_ref())
+            }
+            #[cfg(feature = "gpu")]
+            Kernels::Gpu { weight, bias } => {
+                let Window { stride, padding, .. } = self.window;
+                crate::gpu::conv2d(x, weight.clone(), bias.clone(), stride, padding)
+            }
+        }
+    }
+}
+
+impl Window {
+    fn on_processor(&self, x: Tensor<4>, weight: &Tensor<2>, bias: &[f32], winograd: Option<&Winograd>) -> Tensor<4> {
         let ([batch, inputs, rows, columns], device) = (x.dims(), x.device());
-        let (out_rows, out_columns) = (self.window.out(rows), self.window.out(columns));
+        let (out_rows, out_columns) = (self.out(rows), self.out(columns));
         let sides = Sides { rows, columns, out_columns };
-        let [outputs, depth] = self.weight.dims();
+        let [outputs, depth] = weight.dims();
         let values = x.into_data().try_into_vec::<f32>().expect("every tensor here is f32");
         let mut result = vec![0.0; batch * outputs * out_rows * out_columns];
 
@@ -70,17 +115,22 @@ impl Conv {
         let band_rows = (band_cells / out_columns).clamp(1, out_rows);
         let pictures = values.chunks_exact(inputs * rows * columns);
         for (picture, result) in pictures.zip(result.chunks_exact_mut(outputs * out_rows * out_columns)) {
+            if let Some(sums) = winograd.and_then(|winograd| winograd.forward(picture, rows, columns)) {
+                let planes = result.chunks_exact_mut(rows * columns).zip(sums.chunks_exact(rows * columns));
+                planes.zip(bias).for_each(|((plane, sums), bias)| add_bias(plane, sums, *bias));
+                continue;
+            }
             // The bands depend on the shape alone, never on the number of threads, and so do the bits.
             let firsts: Vec<usize> = (0..out_rows).step_by(band_rows).collect();
             let band = |first: &usize| {
                 let last = (first + band_rows).min(out_rows);
-                let patches = self.window.patches(picture, inputs, sides, *first..last);
+                let patches = self.patches(picture, inputs, sides, *first..last);
                 let patches = TensorData::new(patches, [depth, (last - first) * out_columns]);
-                let product = self.weight.clone().matmul(Tensor::from_data(patches, &device));
+                let product = weight.clone().matmul(Tensor::from_data(patches, &device));
                 product.into_data().try_into_vec::<f32>().expect("every tensor here is f32")
             };
-            let bands: Vec<Vec<f32>> = firsts.par_iter().map(band).collect();
-            for ((plane, bias), output) in result.chunks_exact_mut(out_rows * out_columns).zip(&self.bias).zip(0..) {
+            let bands: Vec<Vec<f32>> = threads::map(&firsts, band);
+            for ((plane, bias), output) in result.chunks_exact_mut(out_rows * out_columns).zip(bias).zip(0..) {
                 let pieces = plane.chunks_mut(band_rows * out_columns).zip(&bands);
                 pieces.for_each(|(piece, band)| add_bias(piece, &band[output * piece.len()..], *bias));
             }

@@ -6,13 +6,13 @@ mod fake;
 use protocol::tensor::{self, TensorError};
 use protocol::unit::UnitError;
 use protocol::{Hash, JobId, JobSpec, ModelId, ModelShape, PlanKind, Unit, Work};
-use sampler::{PaintError, Painter, PainterError, SchedulerConfig};
+use sampler::{Painter, PainterError, SchedulerConfig, Stage};
 
 pub use diffusion::Diffusion;
 pub use fake::Fake;
 
+use crate::pace::Stop;
 use crate::tokenizer::PromptError;
-use crate::unet::Stop;
 
 /// Computes units, one at a time.
 ///
@@ -60,6 +60,9 @@ pub enum EngineError {
     /// The network gave values that are not finite numbers of sane size.
     #[error("the network's output: {0}")]
     Output(TensorError),
+    /// The device it ran on failed: it is lost, or out of memory.
+    #[error("the device failed: {0}")]
+    Device(String),
     /// The caller gave it up.
     #[error("the unit was cancelled")]
     Cancelled,
@@ -93,18 +96,28 @@ fn to_output(unit: &Unit, shape: &ModelShape, values: &[f32]) -> Result<Vec<u8>,
 }
 
 /// Paints a whole picture by computing the units of its plan; gives its latent, then its pixels.
-fn paint(
+async fn paint(
     job: JobId,
     spec: &JobSpec,
     shape: &ModelShape,
     scheduler: &SchedulerConfig,
-    compute: impl FnMut(&Unit, &[u8], Option<&[u8]>) -> Result<Vec<u8>, EngineError>,
+    mut compute: impl AsyncFnMut(&Unit, &[u8], Option<&[u8]>) -> Result<Vec<u8>, EngineError>,
 ) -> Result<Vec<f32>, EngineError> {
     let mut painter = Painter::new(job, spec.clone(), *shape, scheduler, PlanKind::CfgTiles)?;
-    sampler::paint(&mut painter, compute).map_err(|error| match error {
-        PaintError::Compute(error) => error,
-        PaintError::Output { error, .. } => EngineError::Output(error),
-    })?;
+    while painter.stage() != Stage::Done {
+        for unit in painter.units() {
+            if !painter.is_wanted(unit.id) {
+                continue;
+            }
+            let conditioning = match unit.work {
+                Work::Denoise { .. } => painter.conditioning().map(|(_, bytes)| bytes),
+                Work::Encode { .. } | Work::Decode { .. } | Work::Paint { .. } => None,
+            };
+            let output = compute(&unit, &painter.input(unit.id), conditioning).await?;
+            painter.accept(unit.id, &output).map_err(EngineError::Output)?;
+        }
+        painter.advance();
+    }
     let image = painter.image().expect("a painting that ends without an error has a picture");
     Ok([painter.latent(), image].concat())
 }

@@ -1,8 +1,6 @@
 //! A model folder in diffusers' layout, read without its weights: what it is, whether we can compute it, and its id.
 
-use std::fs::File;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use protocol::{Hash, ModelId, ModelShape};
 use sampler::SchedulerConfig;
@@ -10,7 +8,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use crate::clip::ClipConfig;
-use crate::config::{read_json, read_text};
+use crate::files::Files;
 use crate::tokenizer::Tokenizer;
 use crate::unet::UnetConfig;
 use crate::vae::VaeConfig;
@@ -31,30 +29,58 @@ const COMPONENTS: [(&str, &str); 4] = [
 const IGNORED: [&str; 3] = ["feature_extractor", "image_encoder", "safety_checker"];
 
 /// Bytes hashed at a time.
-const PIECE_BYTES: usize = 1024 * 1024;
+const PIECE_BYTES: u64 = 1024 * 1024;
+
+const INDEX: &str = "model_index.json";
+const SCHEDULER: &str = "scheduler/scheduler_config.json";
 
 /// A model folder whose configuration has been checked.
 pub struct ModelFolder {
-    path: PathBuf,
+    files: Files,
     name: String,
     id: ModelId,
+    used: Vec<UsedFile>,
     shape: ModelShape,
     scheduler: SchedulerConfig,
     tokenizer: Tokenizer,
 }
 
+/// A file that decides what a model computes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UsedFile {
+    /// Its name below the model's folder.
+    pub name: String,
+    /// SHA-256 of its bytes.
+    pub sha256: Hash,
+    /// Its length.
+    pub bytes: u64,
+}
+
 impl ModelFolder {
     /// Reads the folder's configuration, and hashes its files.
+    ///
+    /// # Errors
+    /// If a file is missing, damaged, or asks for what this engine does not compute.
     pub fn open(path: &Path) -> Result<Self, LoadError> {
-        check_pipeline(path)?;
-        let unet = UnetConfig::open(&path.join("unet/config.json"))?;
-        let vae = VaeConfig::open(&path.join("vae/config.json"))?;
-        let clip = ClipConfig::open(&path.join("text_encoder/config.json"))?;
-        check_fit(path, &unet, &vae, &clip)?;
-        let scheduler_path = path.join("scheduler/scheduler_config.json");
-        let scheduler = SchedulerConfig::parse(&read_text(&scheduler_path)?)
-            .map_err(|error| LoadError::unsupported(&scheduler_path, error))?;
-        let tokenizer = Tokenizer::open(&path.join("tokenizer"), clip.tokens)?;
+        // A folder that is not there is reported by the first file that is not.
+        let absolute = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let name = absolute.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        Self::from_files(Files::on_disk(path), &name)
+    }
+
+    /// The same for files that may lie elsewhere than on disk; `name` is what the folder is called.
+    ///
+    /// # Errors
+    /// Those of [`ModelFolder::open`].
+    pub fn from_files(files: Files, name: &str) -> Result<Self, LoadError> {
+        check_pipeline(&files)?;
+        let unet = UnetConfig::open(&files.at("unet"))?;
+        let vae = VaeConfig::open(&files.at("vae"))?;
+        let clip = ClipConfig::open(&files.at("text_encoder"))?;
+        check_fit(&files, &unet, &vae, &clip)?;
+        let scheduler = SchedulerConfig::parse(&files.read_text(SCHEDULER)?)
+            .map_err(|error| LoadError::unsupported(&files.path(SCHEDULER), error))?;
+        let tokenizer = Tokenizer::open(&files.at("tokenizer"), clip.tokens)?;
         let shape = ModelShape {
             latent_channels: vae.latent_channels as u32,
             factor: 1 << (vae.channels.len() - 1),
@@ -62,14 +88,18 @@ impl ModelFolder {
             tokens: tokenizer.tokens() as u32,
             embedding_width: clip.width as u32,
         };
-        let absolute = path.canonicalize().map_err(|source| LoadError::read(path, source))?;
-        let name = absolute.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        Ok(Self { path: path.to_owned(), name, id: identify(path)?, shape, scheduler, tokenizer })
+        let used = used_files(&files)?;
+        Ok(Self { id: identify(&used), files, name: name.to_owned(), used, shape, scheduler, tokenizer })
     }
 
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// Its files.
+    pub fn files(&self) -> &Files {
+        &self.files
+    }
+
+    /// The files that decide what the model computes, in order of their names.
+    pub fn used(&self) -> &[UsedFile] {
+        &self.used
     }
 
     /// The folder's own name.
@@ -103,10 +133,9 @@ impl ModelFolder {
     }
 }
 
-pub(crate) fn check_pipeline(folder: &Path) -> Result<(), LoadError> {
-    let path = folder.join("model_index.json");
-    let index = read_json(&path)?;
-    let refuse = |reason: String| Err(LoadError::unsupported(&path, reason));
+pub(crate) fn check_pipeline(files: &Files) -> Result<(), LoadError> {
+    let index = files.read_json(INDEX)?;
+    let refuse = |reason: String| Err(LoadError::unsupported(&files.path(INDEX), reason));
     let class = index.get("_class_name").and_then(Value::as_str).unwrap_or("nothing");
     if class != PIPELINE {
         return refuse(format!("the pipeline is {class}, and only {PIPELINE} is supported"));
@@ -133,8 +162,8 @@ fn class_of<'a>(index: &'a Map<String, Value>, component: &str) -> Option<&'a st
 }
 
 /// Checks that the components can work on each other's tensors.
-fn check_fit(folder: &Path, unet: &UnetConfig, vae: &VaeConfig, clip: &ClipConfig) -> Result<(), LoadError> {
-    let path = folder.join("unet/config.json");
+fn check_fit(files: &Files, unet: &UnetConfig, vae: &VaeConfig, clip: &ClipConfig) -> Result<(), LoadError> {
+    let path = files.path("unet/config.json");
     let (channels, width) = (vae.latent_channels, clip.width);
     if unet.in_channels != channels || unet.out_channels != channels {
         let (inputs, outputs) = (unet.in_channels, unet.out_channels);
@@ -151,50 +180,42 @@ fn check_fit(folder: &Path, unet: &UnetConfig, vae: &VaeConfig, clip: &ClipConfi
     Ok(())
 }
 
-/// The files that decide what the model computes, relative to its folder, sorted.
-fn used_files(folder: &Path) -> Result<Vec<PathBuf>, LoadError> {
-    let named = [
-        "model_index.json",
-        "scheduler/scheduler_config.json",
-        "text_encoder/config.json",
-        "unet/config.json",
-        "vae/config.json",
-    ];
-    let mut files: Vec<PathBuf> = named.iter().map(|name| folder.join(name)).collect();
-    files.extend(Tokenizer::files(&folder.join("tokenizer")));
-    files.extend(weights::files(&folder.join("text_encoder"), "model")?);
-    files.extend(weights::files(&folder.join("unet"), "diffusion_pytorch_model")?);
-    files.extend(weights::files(&folder.join("vae"), "diffusion_pytorch_model")?);
-    files.sort();
-    Ok(files)
+/// The files that decide what the model computes, sorted by the parts of their names.
+fn used_files(files: &Files) -> Result<Vec<UsedFile>, LoadError> {
+    let named = [INDEX, SCHEDULER, "text_encoder/config.json", "unet/config.json", "vae/config.json"];
+    let mut names: Vec<String> = named.map(str::to_owned).to_vec();
+    let tokenizer = Tokenizer::names(&files.at("tokenizer"));
+    names.extend(tokenizer.iter().map(|name| format!("tokenizer/{name}")));
+    for (component, stem) in
+        [("text_encoder", "model"), ("unet", "diffusion_pytorch_model"), ("vae", "diffusion_pytorch_model")]
+    {
+        let weights = weights::names(&files.at(component), stem)?;
+        names.extend(weights.iter().map(|name| format!("{component}/{name}")));
+    }
+    names.sort_by(|a, b| a.split('/').cmp(b.split('/')));
+    names.into_iter().map(|name| hash_file(files, name)).collect()
 }
 
-fn identify(folder: &Path) -> Result<ModelId, LoadError> {
+fn identify(used: &[UsedFile]) -> ModelId {
     let mut whole = Sha256::new();
-    for path in used_files(folder)? {
-        let relative = path.strip_prefix(folder).expect("every used file lies in the folder");
-        let relative: Vec<_> = relative.iter().map(|part| part.to_string_lossy()).collect();
-        let (hash, length) = hash_file(&path).map_err(|source| LoadError::read(&path, source))?;
-        // A path has no zero byte, so no two lists of files give the same bytes.
-        whole.update(relative.join("/").as_bytes());
+    for UsedFile { name, sha256, bytes } in used {
+        // A name has no zero byte, so no two lists of files give the same bytes.
+        whole.update(name.as_bytes());
         whole.update([0]);
-        whole.update(hash);
-        whole.update(length.to_le_bytes());
+        whole.update(sha256.as_bytes());
+        whole.update(bytes.to_le_bytes());
     }
-    Ok(ModelId(Hash::from_bytes(whole.finalize().into())))
+    ModelId(Hash::from_bytes(whole.finalize().into()))
 }
 
-fn hash_file(path: &Path) -> std::io::Result<([u8; 32], u64)> {
-    let mut file = File::open(path)?;
+fn hash_file(files: &Files, name: String) -> Result<UsedFile, LoadError> {
+    let bytes = files.length(&name)?;
     let mut hasher = Sha256::new();
-    let mut piece = vec![0; PIECE_BYTES];
-    let mut length = 0;
-    loop {
-        let read = file.read(&mut piece)?;
-        if read == 0 {
-            return Ok((hasher.finalize().into(), length));
-        }
-        hasher.update(&piece[..read]);
-        length += read as u64;
+    let mut start = 0;
+    while start < bytes {
+        let length = PIECE_BYTES.min(bytes - start);
+        hasher.update(files.read(&name, start, length as usize)?);
+        start += length;
     }
+    Ok(UsedFile { name, sha256: Hash::from_bytes(hasher.finalize().into()), bytes })
 }

@@ -3,6 +3,8 @@
 use burn::tensor::{Tensor, TensorData, activation, module};
 
 use crate::config::Config;
+#[cfg(feature = "gpu")]
+use crate::device::is_processor;
 use crate::weights::{LoadError, Weights};
 
 /// `y = x W + b`.
@@ -34,6 +36,10 @@ impl Linear {
 
     /// `[..., inputs]` to `[..., outputs]`.
     pub(crate) fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        #[cfg(feature = "gpu")]
+        if !is_processor(&self.weight.device()) {
+            return crate::gpu::linear(x, self.weight.clone(), self.bias.clone());
+        }
         module::linear(x, self.weight.clone(), self.bias.clone())
     }
 }

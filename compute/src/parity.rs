@@ -15,8 +15,9 @@ use serde_json::Value;
 use self::golden::Golden;
 use self::modules::Networks;
 pub use self::report::{Bound, GoldenReport, Outcome, ParityReport, TensorReport};
-use crate::config::read_text;
+use crate::files::Files;
 use crate::folder::check_pipeline;
+use crate::pace::{Free, finish};
 use crate::weights::LoadError;
 
 /// Largest difference of a pixel in [0, 1]: 40 times what f32 and f64 differ by in diffusers itself.
@@ -45,10 +46,11 @@ pub fn run(folder: &Path) -> Result<ParityReport, LoadError> {
 }
 
 fn run_model(folder: &Path) -> Result<Vec<GoldenReport>, LoadError> {
-    check_pipeline(folder)?;
+    let files = Files::on_disk(folder);
+    check_pipeline(&files)?;
     let paths = golden_files(&folder.join("golden"))?;
-    let networks = Networks::load(folder, &Device::flex())?;
-    paths.iter().map(|path| compare(folder, &networks, path)).collect()
+    let networks = Networks::load(&files, &Device::flex())?;
+    paths.iter().map(|path| compare(&files, &networks, path)).collect()
 }
 
 fn golden_files(folder: &Path) -> Result<Vec<PathBuf>, LoadError> {
@@ -75,9 +77,9 @@ struct Run {
     schedule: Schedule,
 }
 
-fn compare(folder: &Path, networks: &Networks, path: &Path) -> Result<GoldenReport, LoadError> {
+fn compare(files: &Files, networks: &Networks, path: &Path) -> Result<GoldenReport, LoadError> {
     let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let run = match read_run(folder, path, &name)? {
+    let run = match read_run(files, &name)? {
         Ok(run) => run,
         Err(reason) => return Ok(GoldenReport { name, outcome: Outcome::Skipped { reason } }),
     };
@@ -93,19 +95,20 @@ fn compare(folder: &Path, networks: &Networks, path: &Path) -> Result<GoldenRepo
 }
 
 /// The run, or the reason why this engine cannot repeat it.
-fn read_run(folder: &Path, path: &Path, name: &str) -> Result<Result<Run, String>, LoadError> {
-    let path = path.with_extension("json");
-    let recorded = schedule::json::parse(&read_text(&path)?).map_err(|error| LoadError::malformed(&path, error))?;
+fn read_run(files: &Files, name: &str) -> Result<Result<Run, String>, LoadError> {
+    let file = format!("golden/{name}.json");
+    let malformed = |error| LoadError::malformed(&files.path(&file), error);
+    let recorded = schedule::json::parse(&files.read_text(&file)?).map_err(malformed)?;
     let meta = &recorded["meta"];
     let text = |key: &str| meta.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     let pipeline = text("pipeline");
     if pipeline != "StableDiffusionPipeline" {
         return Ok(Err(format!("{pipeline} is not supported")));
     }
-    let own = folder.join("schedulers").join(name).join("scheduler_config.json");
-    let config = if own.is_file() { own } else { folder.join("scheduler/scheduler_config.json") };
+    let own = format!("schedulers/{name}/scheduler_config.json");
+    let config = if files.has(&own) { own } else { "scheduler/scheduler_config.json".into() };
     let steps = meta.get("steps").and_then(Value::as_u64).unwrap_or_default() as usize;
-    let schedule = SchedulerConfig::parse(&read_text(&config)?).and_then(|config| Schedule::new(&config, steps));
+    let schedule = SchedulerConfig::parse(&files.read_text(&config)?).and_then(|config| Schedule::new(&config, steps));
     let guidance = meta.get("guidance").and_then(Value::as_f64).unwrap_or_default() as f32;
     let run = |schedule| Run { prompt: text("prompt"), negative: text("negative"), guidance, schedule };
     Ok(schedule.map(run).map_err(|error| error.to_string()))
@@ -152,7 +155,7 @@ fn compare_pipeline(
         let timestep = schedule.timesteps()[step];
         let evaluate = |text: &Tensor<3>| {
             let input = Tensor::from_data(TensorData::new(input.clone(), shape), &networks.device);
-            let output = networks.unet.forward(input, timestep, text.clone(), &|| false);
+            let output = finish(networks.unet.forward(input, timestep, text.clone(), &Free(&|| false)));
             output
                 .expect("nothing cancels a comparison")
                 .into_data()
@@ -168,7 +171,7 @@ fn compare_pipeline(
         tensors.extend(golden.compare(&format!("step.{step}.latents"), &shape, &latent, LATENT));
     }
     let latent = Tensor::from_data(TensorData::new(latent, shape), &networks.device);
-    let pixels = networks.vae.decode(latent, &|| false).expect("nothing cancels a comparison");
+    let pixels = finish(networks.vae.decode(latent, &Free(&|| false))).expect("nothing cancels a comparison");
     let picture = pixels.div_scalar(2.0).add_scalar(0.5).clamp(0.0, 1.0);
     tensors.extend(golden.compare_tensor("image", picture, IMAGE));
     Ok(())
@@ -177,7 +180,8 @@ fn compare_pipeline(
 fn compare_encoder(networks: &Networks, golden: &Golden, tensors: &mut Vec<TensorReport>) {
     let Ok((shape, pixels)) = golden.picture("vae_enc.in") else { return };
     let pixels = Tensor::from_data(TensorData::new(pixels, shape), &networks.device);
-    let Some(Ok((mean, log_variance))) = networks.vae.encode(pixels, &|| false) else { return };
+    let encoded = finish(networks.vae.encode(pixels, &Free(&|| false)));
+    let Some(Ok((mean, log_variance))) = encoded else { return };
     tensors.extend(golden.compare_tensor("vae_enc.mean", mean, MODULE));
     tensors.extend(golden.compare_tensor("vae_enc.logvar", log_variance, MODULE));
 }

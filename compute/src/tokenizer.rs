@@ -1,10 +1,9 @@
 //! Turns a prompt into token ids as CLIP's tokenizer does, and says what a too long prompt would lose.
 
-use std::path::{Path, PathBuf};
-
 use serde_json::{Map, Value, json};
 
-use crate::config::{Config, read_json, read_text};
+use crate::config::Config;
+use crate::files::Files;
 use crate::weights::LoadError;
 
 /// How CLIP splits text into words, with its two special tokens (transformers' CLIPTokenizer).
@@ -12,6 +11,12 @@ const WORDS: &str = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|
 
 /// The first line of every merges file says only this and a version.
 const MERGES_HEADER: &str = "#version";
+
+const WHOLE: &str = "tokenizer.json";
+const MERGES: &str = "merges.txt";
+const VOCABULARY: &str = "vocab.json";
+const CONFIG: &str = "tokenizer_config.json";
+const SPECIAL_TOKENS: &str = "special_tokens_map.json";
 
 const START: &str = "<|startoftext|>";
 const END: &str = "<|endoftext|>";
@@ -43,16 +48,16 @@ pub enum PromptError {
 }
 
 impl Tokenizer {
-    /// Reads the component folder `tokenizer`: `tokenizer.json`, or `vocab.json` and `merges.txt`. `tokens_max` is what
+    /// Reads the component `tokenizer` from its files: `tokenizer.json`, or `vocab.json` and `merges.txt`. `tokens_max` is what
     /// the text encoder can read.
-    pub fn open(folder: &Path, tokens_max: usize) -> Result<Self, LoadError> {
-        let special = SpecialTokens::read(folder)?;
-        let path = source(folder);
-        let definition = match path.extension().is_some_and(|kind| kind == "txt") {
-            true => assemble(folder, &special)?.to_string(),
-            false => read_text(&path)?,
+    pub fn open(files: &Files, tokens_max: usize) -> Result<Self, LoadError> {
+        let special = SpecialTokens::read(files)?;
+        let name = source(files);
+        let definition = match name {
+            MERGES => assemble(files, &special)?.to_string(),
+            name => files.read_text(name)?,
         };
-        let malformed = |reason: String| LoadError::malformed(&path, reason);
+        let malformed = |reason: String| LoadError::malformed(&files.path(name), reason);
         let mut inner = tokenizers::Tokenizer::from_bytes(definition.as_bytes())
             .map_err(|error| malformed(format!("not a tokenizer: {error}")))?;
         inner.with_truncation(None).map_err(|error| malformed(error.to_string()))?;
@@ -68,11 +73,11 @@ impl Tokenizer {
     }
 
     /// The files that decide the ids, of those that are there.
-    pub fn files(folder: &Path) -> Vec<PathBuf> {
-        let path = source(folder);
-        let vocabulary = path.extension().is_some_and(|kind| kind == "txt").then(|| folder.join("vocab.json"));
-        let optional = ["tokenizer_config.json", "special_tokens_map.json"].map(|name| folder.join(name));
-        vocabulary.into_iter().chain([path]).chain(optional.into_iter().filter(|path| path.is_file())).collect()
+    pub fn names(files: &Files) -> Vec<&'static str> {
+        let name = source(files);
+        let vocabulary = (name == MERGES).then_some(VOCABULARY);
+        let optional = [CONFIG, SPECIAL_TOKENS].into_iter().filter(|name| files.has(name));
+        vocabulary.into_iter().chain([name]).chain(optional).collect()
     }
 
     /// Tokens of every prompt, padding included.
@@ -104,10 +109,8 @@ impl Tokenizer {
 }
 
 /// `tokenizer.json`, else `merges.txt`, beside which `vocab.json` is read.
-fn source(folder: &Path) -> PathBuf {
-    let whole = folder.join("tokenizer.json");
-    let parts = folder.join("merges.txt");
-    if !whole.is_file() && parts.is_file() { parts } else { whole }
+fn source(files: &Files) -> &'static str {
+    if !files.has(WHOLE) && files.has(MERGES) { MERGES } else { WHOLE }
 }
 
 struct SpecialTokens {
@@ -119,12 +122,11 @@ struct SpecialTokens {
 impl SpecialTokens {
     /// As transformers reads them: `special_tokens_map.json` goes before `tokenizer_config.json`, unless the latter is
     /// new enough to have an `added_tokens_decoder`.
-    fn read(folder: &Path) -> Result<Self, LoadError> {
-        let (map, config) = (folder.join("special_tokens_map.json"), folder.join("tokenizer_config.json"));
-        let config = if config.is_file() { Some(Config::open(&config)?) } else { None };
+    fn read(files: &Files) -> Result<Self, LoadError> {
+        let config = if files.has(CONFIG) { Some(Config::open(files, CONFIG)?) } else { None };
         let value = |key: &str| config.as_ref().and_then(|config| config.value(key));
-        let legacy = value("added_tokens_decoder").is_none() && map.is_file();
-        let map = if legacy { read_json(&map)? } else { Map::new() };
+        let legacy = value("added_tokens_decoder").is_none() && files.has(SPECIAL_TOKENS);
+        let map = if legacy { files.read_json(SPECIAL_TOKENS)? } else { Map::new() };
         // A token is its text, or an object that also says how it is stripped.
         let text = |value: &Value| value.get("content").unwrap_or(value).as_str().map(str::to_owned);
         let token = |key: &str| map.get(key).or_else(|| value(key)).and_then(text).unwrap_or_else(|| END.to_owned());
@@ -135,10 +137,10 @@ impl SpecialTokens {
 }
 
 /// The `tokenizer.json` that CLIP's vocabulary and merges stand for.
-fn assemble(folder: &Path, special: &SpecialTokens) -> Result<Value, LoadError> {
-    let path = folder.join("vocab.json");
-    let vocabulary = read_json(&path)?;
-    let merges = read_text(&folder.join("merges.txt"))?;
+fn assemble(files: &Files, special: &SpecialTokens) -> Result<Value, LoadError> {
+    let path = files.path(VOCABULARY);
+    let vocabulary = files.read_json(VOCABULARY)?;
+    let merges = files.read_text(MERGES)?;
     let merges: Vec<&str> =
         merges.lines().filter(|line| !line.trim().is_empty() && !line.starts_with(MERGES_HEADER)).collect();
     let id = |token: &str| {

@@ -3,29 +3,21 @@
 mod blocks;
 mod config;
 
-use std::path::Path;
-
 use burn::tensor::{Device, Tensor, TensorData, activation};
 
 pub(crate) use self::blocks::{Conditions, DownBlock, MidBlock, UpBlock};
 pub(crate) use self::config::UnetConfig;
 use crate::attention::TransformerShape;
 use crate::conv::Conv;
+use crate::files::Files;
 use crate::group_norm::GroupNorm;
 use crate::layers::Linear;
+use crate::pace::{Cancelled, Pace, rest};
 use crate::resnet::ResnetShape;
 use crate::weights::{LoadError, Weights};
 
 /// The longest wavelength of the timestep's sinusoids, in timesteps over 2 pi.
 const PERIOD_MAX: f64 = 10_000.0;
-
-/// The work was given up because its caller asked for that.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("cancelled")]
-pub struct Cancelled;
-
-/// Asked between blocks whether to go on.
-pub type Stop<'a> = &'a (dyn Fn() -> bool + Sync);
 
 /// A UNet with its weights.
 pub struct Unet {
@@ -41,10 +33,10 @@ pub struct Unet {
 }
 
 impl Unet {
-    /// Loads the component folder `unet`.
-    pub fn load(folder: &Path, device: &Device) -> Result<Self, LoadError> {
-        let config = UnetConfig::open(&folder.join("config.json"))?;
-        let weights = Weights::open(folder, "diffusion_pytorch_model", device)?;
+    /// Loads the component `unet` from its files.
+    pub fn load(files: &Files, device: &Device) -> Result<Self, LoadError> {
+        let config = UnetConfig::open(files)?;
+        let weights = Weights::open(files, "diffusion_pytorch_model", device)?;
         let channels = &config.channels;
         let (finest, coarsest) = (channels[0], channels[channels.len() - 1]);
         let time_width = 4 * finest;
@@ -74,12 +66,12 @@ impl Unet {
 
     /// Evaluates the network: `sample` `[batch, in_channels, rows, columns]`, one `timestep` for the whole batch, `text`
     /// `[batch, tokens, context_width]`; gives `[batch, out_channels, rows, columns]`. Any size from 1 x 1 will do.
-    pub fn forward(
+    pub async fn forward(
         &self,
         sample: Tensor<4>,
         timestep: f32,
         text: Tensor<3>,
-        stop: Stop<'_>,
+        pace: &dyn Pace,
     ) -> Result<Tensor<4>, Cancelled> {
         let [batch, ..] = sample.dims();
         let sample = match self.config.center_input_sample {
@@ -88,19 +80,16 @@ impl Unet {
         };
         let time = self.time_embedding.forward(self.sinusoids(timestep, batch));
         let conditions = Conditions { time, text };
-        let go_on = || if stop() { Err(Cancelled) } else { Ok(()) };
 
         let mut x = self.conv_in.forward(sample);
         let mut skips = vec![x.clone()];
+        rest(&x, pace).await?;
         for block in &self.down_blocks {
-            go_on()?;
-            x = block.forward(x, &conditions, &mut skips);
+            x = block.forward(x, &conditions, &mut skips, pace).await?;
         }
-        go_on()?;
-        x = self.mid_block.forward(x, &conditions);
+        x = self.mid_block.forward(x, &conditions, pace).await?;
         for block in &self.up_blocks {
-            go_on()?;
-            x = block.forward(x, &conditions, &mut skips);
+            x = block.forward(x, &conditions, &mut skips, pace).await?;
         }
         Ok(self.conv_out.forward(self.norm_out.forward_silu(x)))
     }

@@ -3,14 +3,13 @@
 mod coder;
 mod config;
 
-use std::path::Path;
-
 use burn::tensor::{Device, Tensor};
 
 pub(crate) use self::coder::{Coder, Resize};
 pub(crate) use self::config::VaeConfig;
 use crate::conv::Conv;
-use crate::unet::{Cancelled, Stop};
+use crate::files::Files;
+use crate::pace::{Cancelled, Pace};
 use crate::weights::{LoadError, Weights};
 
 /// Smallest and largest logarithm of a variance the encoder may claim.
@@ -31,10 +30,10 @@ pub(crate) struct Encoder {
 }
 
 impl Vae {
-    /// Loads the decoder of the component folder `vae`.
-    pub fn load(folder: &Path, device: &Device) -> Result<Self, LoadError> {
-        let config = VaeConfig::open(&folder.join("config.json"))?;
-        let weights = Weights::open(folder, "diffusion_pytorch_model", device)?;
+    /// Loads the decoder of the component `vae` from its files.
+    pub fn load(files: &Files, device: &Device) -> Result<Self, LoadError> {
+        let config = VaeConfig::open(files)?;
+        let weights = Weights::open(files, "diffusion_pytorch_model", device)?;
         let channels = config.latent_channels;
         let post_quant =
             config.use_post_quant_conv.then(|| Conv::load(&weights.at("post_quant_conv"), channels, channels, 1));
@@ -43,9 +42,9 @@ impl Vae {
     }
 
     /// Loads the decoder and the encoder.
-    pub fn load_both(folder: &Path, device: &Device) -> Result<Self, LoadError> {
-        let mut vae = Self::load(folder, device)?;
-        let weights = Weights::open(folder, "diffusion_pytorch_model", device)?;
+    pub fn load_both(files: &Files, device: &Device) -> Result<Self, LoadError> {
+        let mut vae = Self::load(files, device)?;
+        let weights = Weights::open(files, "diffusion_pytorch_model", device)?;
         let channels = 2 * vae.config.latent_channels;
         let quant = vae.config.use_quant_conv.then(|| Conv::load(&weights.at("quant_conv"), channels, channels, 1));
         let coder = Coder::load_encoder(&weights.at("encoder"), &vae.config)?;
@@ -55,7 +54,7 @@ impl Vae {
 
     /// Pixels of a latent as the sampler leaves it: `[batch, latent_channels, rows, columns]` to
     /// `[batch, 3, rows * factor, columns * factor]`, each value in about [-1, 1].
-    pub fn decode(&self, latent: Tensor<4>, stop: Stop<'_>) -> Result<Tensor<4>, Cancelled> {
+    pub async fn decode(&self, latent: Tensor<4>, pace: &dyn Pace) -> Result<Tensor<4>, Cancelled> {
         let latent = latent.div_scalar(self.config.scaling_factor);
         let latent = match self.config.shift_factor {
             Some(shift) => latent.add_scalar(shift),
@@ -65,12 +64,16 @@ impl Vae {
             Some(conv) => conv.forward(latent),
             None => latent,
         };
-        self.decoder.forward(latent, stop)
+        self.decoder.forward(latent, pace).await
     }
 
     /// Mean and log variance of the latents of `pixels` `[batch, 3, height, width]` in [-1, 1], before scaling: each
     /// `[batch, latent_channels, rows, columns]`. `None` without an encoder.
-    pub fn encode(&self, pixels: Tensor<4>, stop: Stop<'_>) -> Option<Result<(Tensor<4>, Tensor<4>), Cancelled>> {
+    pub async fn encode(
+        &self,
+        pixels: Tensor<4>,
+        pace: &dyn Pace,
+    ) -> Option<Result<(Tensor<4>, Tensor<4>), Cancelled>> {
         let encoder = self.encoder.as_ref()?;
         let split = |moments: Tensor<4>| {
             let moments = match &encoder.quant {
@@ -81,7 +84,7 @@ impl Vae {
             let log_variance = moments.clone().narrow(1, half, half).clamp(LOG_VARIANCE.0, LOG_VARIANCE.1);
             (moments.narrow(1, 0, half), log_variance)
         };
-        Some(encoder.coder.forward(pixels, stop).map(split))
+        Some(encoder.coder.forward(pixels, pace).await.map(split))
     }
 
     pub(crate) fn encoder(&self) -> Option<&Encoder> {

@@ -1,8 +1,7 @@
 //! Reads a component's safetensors by name, checking file, dtype, shape and values before it believes any of them.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,7 +10,7 @@ use half::{bf16, f16};
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 
-use crate::config;
+use crate::files::Files;
 
 /// Longest safetensors header read: those of the largest diffusion models are below 1 MiB.
 pub const HEADER_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -87,6 +86,7 @@ pub struct Weights {
 
 struct Component {
     device: Device,
+    files: Files,
     /// The file that an error about a missing tensor names: the index of a sharded component, else its only file.
     path: PathBuf,
     shards: Vec<Shard>,
@@ -95,44 +95,44 @@ struct Component {
 }
 
 struct Shard {
-    path: PathBuf,
+    name: String,
     header: Metadata,
     data_start: u64,
 }
 
-/// The weight files of the component in `folder` whose files begin with `stem` (`diffusion_pytorch_model` or `model`):
-/// the index if it is sharded, then each file. Full precision is preferred to the `fp16` variant.
-pub fn files(folder: &Path, stem: &str) -> Result<Vec<PathBuf>, LoadError> {
+/// The weight files of the component in `files` whose names begin with `stem` (`diffusion_pytorch_model` or `model`): the
+/// index if it is sharded, then each file. Full precision is preferred to the `fp16` variant.
+pub fn names(files: &Files, stem: &str) -> Result<Vec<String>, LoadError> {
     for (single, index) in [
         (format!("{stem}.safetensors"), format!("{stem}.safetensors.index.json")),
         (format!("{stem}.fp16.safetensors"), format!("{stem}.safetensors.index.fp16.json")),
     ] {
-        let (single, index) = (folder.join(single), folder.join(index));
-        if single.is_file() {
+        if files.has(&single) {
             return Ok(vec![single]);
         }
-        if index.is_file() {
-            let shards = read_index(&index)?;
+        if files.has(&index) {
+            let shards = read_index(files, &index)?;
             return Ok([index].into_iter().chain(shards).collect());
         }
     }
     let missing = format!("neither {stem}.safetensors, its fp16 variant nor a shard index is there");
-    Err(LoadError::read(&folder.join(format!("{stem}.safetensors")), io::Error::new(io::ErrorKind::NotFound, missing)))
+    let path = files.path(&format!("{stem}.safetensors"));
+    Err(LoadError::read(&path, io::Error::new(io::ErrorKind::NotFound, missing)))
 }
 
 impl Weights {
-    /// Reads the headers of the component's files; see [`files`].
-    pub fn open(folder: &Path, stem: &str, device: &Device) -> Result<Self, LoadError> {
-        let paths = files(folder, stem)?;
-        let path = paths[0].clone();
+    /// Reads the headers of the component's files; see [`names`].
+    pub fn open(files: &Files, stem: &str, device: &Device) -> Result<Self, LoadError> {
+        let list = names(files, stem)?;
+        let path = files.path(&list[0]);
         let mut names = BTreeMap::new();
         let mut shards = Vec::new();
-        for path in paths.into_iter().filter(|path| path.extension().is_some_and(|kind| kind == "safetensors")) {
-            let shard = Shard::open(path)?;
+        for name in list.into_iter().filter(|name| name.ends_with(".safetensors")) {
+            let shard = Shard::open(files, name)?;
             names.extend(shard.header.offset_keys().into_iter().map(|name| (name, shards.len())));
             shards.push(shard);
         }
-        let component = Component { device: device.clone(), path, shards, names };
+        let component = Component { device: device.clone(), files: files.clone(), path, shards, names };
         Ok(Self { component: Arc::new(component), prefix: String::new() })
     }
 
@@ -164,7 +164,7 @@ impl Weights {
             let path = self.component.path.clone();
             return Err(LoadError::Tensor { path, tensor: full, reason: "is missing".into() });
         };
-        self.component.shards[shard].values(&full, shape)
+        self.component.shards[shard].values(&self.component.files, &full, shape)
     }
 
     /// A complaint that the network below this prefix cannot have this form.
@@ -178,15 +178,14 @@ impl Weights {
 }
 
 impl Shard {
-    fn open(path: PathBuf) -> Result<Self, LoadError> {
-        let fail = |source| LoadError::read(&path, source);
-        let mut file = File::open(&path).map_err(fail)?;
-        let file_bytes = file.metadata().map_err(fail)?.len();
+    fn open(files: &Files, name: String) -> Result<Self, LoadError> {
+        let path = files.path(&name);
+        let file_bytes = files.length(&name)?;
         if file_bytes < LENGTH_BYTES {
             return Err(LoadError::malformed(&path, format!("truncated: {file_bytes} bytes hold no header")));
         }
-        let mut length = [0; LENGTH_BYTES as usize];
-        file.read_exact(&mut length).map_err(fail)?;
+        let length = files.read(&name, 0, LENGTH_BYTES as usize)?;
+        let length = length.try_into().expect("as many bytes were read as were asked for");
         let length = u64::from_le_bytes(length);
         if length > HEADER_BYTES_MAX {
             let reason = format!("the header claims {length} bytes and at most {HEADER_BYTES_MAX} are read");
@@ -197,8 +196,7 @@ impl Shard {
             let reason = format!("truncated: the header ends at byte {data_start} and the file at {file_bytes}");
             return Err(LoadError::malformed(&path, reason));
         }
-        let mut header = vec![0; length as usize];
-        file.read_exact(&mut header).map_err(fail)?;
+        let header = files.read(&name, LENGTH_BYTES, length as usize)?;
         let header: Metadata = serde_json::from_slice(&header)
             .map_err(|error| LoadError::malformed(&path, format!("the header is corrupt: {error}")))?;
         let end = data_start + header.data_len() as u64;
@@ -207,11 +205,11 @@ impl Shard {
             let reason = format!("{state}: the tensors end at byte {end} and the file at {file_bytes}");
             return Err(LoadError::malformed(&path, reason));
         }
-        Ok(Self { path, header, data_start })
+        Ok(Self { name, header, data_start })
     }
 
-    fn values(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, LoadError> {
-        let refuse = |reason: String| LoadError::Tensor { path: self.path.clone(), tensor: name.to_owned(), reason };
+    fn values(&self, files: &Files, name: &str, shape: &[usize]) -> Result<Vec<f32>, LoadError> {
+        let refuse = |reason| LoadError::Tensor { path: files.path(&self.name), tensor: name.to_owned(), reason };
         let info = self.header.info(name).expect("the name comes from this header");
         if info.shape != shape {
             return Err(refuse(format!("has shape {:?} where {shape:?} is needed", info.shape)));
@@ -223,11 +221,8 @@ impl Shard {
             other => return Err(refuse(format!("has dtype {other:?}; supported are F32, F16 and BF16"))),
         };
         let (start, end) = info.data_offsets;
-        let mut bytes = vec![0; end - start];
-        let mut file = File::open(&self.path).map_err(|source| LoadError::read(&self.path, source))?;
-        file.seek(SeekFrom::Start(self.data_start + start as u64))
-            .and_then(|_| file.read_exact(&mut bytes))
-            .map_err(|error| refuse(format!("cannot be read: {error}")))?;
+        let bytes = files.read(&self.name, self.data_start + start as u64, end - start);
+        let bytes = bytes.map_err(|error| refuse(format!("cannot be read: {error}")))?;
         let values = expand(&bytes);
         match values.iter().position(|value| !value.is_finite()) {
             Some(index) => Err(refuse(format!("is not finite at index {index}"))),
@@ -249,26 +244,26 @@ fn expand_bf16(bytes: &[u8]) -> Vec<f32> {
 }
 
 /// The shard files an index names, in order of their names. A shard is a plain file name beside the index.
-fn read_index(path: &Path) -> Result<Vec<PathBuf>, LoadError> {
-    let index = config::read_json(path)?;
+fn read_index(files: &Files, name: &str) -> Result<Vec<String>, LoadError> {
+    let malformed = |reason: String| LoadError::malformed(&files.path(name), reason);
+    let index = files.read_json(name)?;
     let map = index
         .get("weight_map")
         .and_then(|map| map.as_object())
-        .ok_or_else(|| LoadError::malformed(path, "the shard index has no weight_map"))?;
+        .ok_or_else(|| malformed("the shard index has no weight_map".into()))?;
     let mut shards: Vec<&str> = map.values().filter_map(|shard| shard.as_str()).collect();
     if shards.len() != map.len() {
-        return Err(LoadError::malformed(path, "the shard index names a shard that is not text"));
+        return Err(malformed("the shard index names a shard that is not text".into()));
     }
     shards.sort_unstable();
     shards.dedup();
     if shards.len() > SHARDS_MAX {
-        return Err(LoadError::malformed(path, format!("the shard index names more than {SHARDS_MAX} shards")));
+        return Err(malformed(format!("the shard index names more than {SHARDS_MAX} shards")));
     }
-    let folder = path.parent().unwrap_or(Path::new(""));
     let beside = |shard: &&str| {
         let plain = !shard.contains(['/', '\\', ':']) && shard.ends_with(".safetensors");
         let outside = || format!("the shard index names {shard:?}, which is not a safetensors file beside it");
-        if plain { Ok(folder.join(shard)) } else { Err(LoadError::malformed(path, outside())) }
+        if plain { Ok((*shard).to_owned()) } else { Err(malformed(outside())) }
     };
     shards.iter().map(beside).collect()
 }

@@ -2,16 +2,17 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 use protocol::tensor;
+use protocol::unit::UnitError;
 use protocol::{ModelId, ModelShape, Unit, Work};
-use rayon::prelude::*;
-use rayon::{ThreadPool, ThreadPoolBuilder};
 use sampler::SchedulerConfig;
 
 use super::{Engine, EngineError, check, paint, to_output};
 use crate::clip::Clip;
 use crate::folder::ModelFolder;
+use crate::pace::{Cancelled, Free, Pace, Stop, finish};
+use crate::threads::Threads;
 use crate::tokenizer::{PromptError, Tokenizer};
-use crate::unet::{Cancelled, Stop, Unet};
+use crate::unet::Unet;
 use crate::vae::Vae;
 use crate::weights::LoadError;
 
@@ -24,8 +25,9 @@ pub struct Diffusion {
     shape: ModelShape,
     scheduler: SchedulerConfig,
     tokenizer: Tokenizer,
+    numeric_class: String,
     device: Device,
-    threads: ThreadPool,
+    threads: Threads,
     networks: Networks,
 }
 
@@ -36,72 +38,147 @@ struct Networks {
 }
 
 impl Diffusion {
-    /// Loads the networks of `folder`, to be run on `threads` threads (0: one for each processor).
+    /// Loads the networks of `folder`, to be run on `threads` threads of this machine's processor (0: one for each of its
+    /// cores).
+    ///
+    /// # Errors
+    /// If a file cannot be read or is not what its network needs, or there are no threads.
     pub fn load(folder: &ModelFolder, threads: usize) -> Result<Self, LoadError> {
-        let device = Device::flex();
-        let path = folder.path();
-        let threads = ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .thread_name(|index| format!("compute-{index}"))
-            .build()
-            .map_err(|error| LoadError::Threads(error.to_string()))?;
+        Self::load_on(folder, Device::flex(), processor(), threads)
+    }
+
+    /// Loads the networks of `folder` onto `device`; `numeric_class` names its kernels and whatever decides their bits.
+    ///
+    /// # Errors
+    /// Those of [`Diffusion::load`].
+    pub fn load_on(
+        folder: &ModelFolder,
+        device: Device,
+        numeric_class: String,
+        threads: usize,
+    ) -> Result<Self, LoadError> {
+        let files = folder.files();
         let networks = Networks {
-            clip: Clip::load(&path.join("text_encoder"), &device)?,
-            unet: Unet::load(&path.join("unet"), &device)?,
-            vae: Vae::load(&path.join("vae"), &device)?,
+            clip: Clip::load(&files.at("text_encoder"), &device)?,
+            unet: Unet::load(&files.at("unet"), &device)?,
+            vae: Vae::load(&files.at("vae"), &device)?,
         };
         Ok(Self {
             id: folder.id(),
             shape: folder.shape(),
             scheduler: folder.scheduler().clone(),
             tokenizer: folder.tokenizer().clone(),
+            numeric_class,
             device,
-            threads,
+            threads: Threads::new(threads)?,
             networks,
         })
     }
 
+    /// The one model it has.
+    pub fn model(&self) -> (ModelId, ModelShape) {
+        (self.id, self.shape)
+    }
+
+    /// Computes `unit` as [`Engine::compute`] does, at a pace that may wait where there is one thread for everything. On
+    /// threads of our own it must not.
+    ///
+    /// # Errors
+    /// If the unit is not sound, the device fails, or the pace gives it up.
+    pub async fn run(
+        &self,
+        unit: &Unit,
+        input: &[u8],
+        conditioning: Option<&[u8]>,
+        pace: &dyn Pace,
+    ) -> Result<Vec<u8>, EngineError> {
+        let Work::Paint { spec } = &unit.work else { return self.piece(unit, input, conditioning, pace).await };
+        check(unit, (self.id, &self.shape), input, conditioning)?;
+        let piece = async |unit: &Unit, input: &[u8], conditioning: Option<&[u8]>| {
+            self.piece(unit, input, conditioning, pace).await
+        };
+        let values = paint(unit.job, spec, &self.shape, &self.scheduler, piece).await?;
+        to_output(unit, &self.shape, &values)
+    }
+
+    /// Computes a unit that is not a whole picture.
+    async fn piece(
+        &self,
+        unit: &Unit,
+        input: &[u8],
+        conditioning: Option<&[u8]>,
+        pace: &dyn Pace,
+    ) -> Result<Vec<u8>, EngineError> {
+        let shape = self.shape;
+        let input = check(unit, (self.id, &shape), input, conditioning)?;
+        let values = match &unit.work {
+            Work::Encode { prompt, negative } => {
+                let prompts: Vec<&str> = negative.as_deref().into_iter().chain([prompt.as_str()]).collect();
+                self.encode(&prompts, pace).await?
+            }
+            Work::Denoise { conditioning_rows, branches, timestep, rows, columns, .. } => {
+                let count = *conditioning_rows as usize;
+                let row_values = shape.tokens as usize * shape.embedding_width as usize;
+                let embeddings = tensor::from_bytes(conditioning.unwrap_or_default(), count * row_values);
+                let embeddings = embeddings.map_err(|_| EngineError::Conditioning("has another shape"))?;
+                let picked = branches.rows(count).ok_or(EngineError::Conditioning("has no row for its branches"))?;
+                let texts: Vec<&[f32]> =
+                    picked.iter().map(|row| &embeddings[row * row_values..(row + 1) * row_values]).collect();
+                self.denoise(&input, [*rows, *columns], *timestep, &texts, pace).await?
+            }
+            Work::Decode { rows, columns } => self.decode(input, [*rows, *columns], pace).await?,
+            Work::Paint { .. } => return Err(EngineError::Unit(UnitError("a whole picture is no piece of one"))),
+        };
+        to_output(unit, &shape, &values)
+    }
+
     /// Embeddings of `prompts`, one after the other.
-    fn encode(&self, prompts: &[&str], stop: Stop<'_>) -> Result<Vec<f32>, EngineError> {
+    async fn encode(&self, prompts: &[&str], pace: &dyn Pace) -> Result<Vec<f32>, EngineError> {
         let mut values = Vec::new();
         for prompt in prompts {
-            if stop() {
-                return Err(EngineError::Cancelled);
-            }
+            pace.pause().await?;
             let ids = self.tokenizer.ids(prompt)?;
-            let text = self.threads.install(|| self.networks.clip.forward(&ids));
+            let text = self.threads.run(|| self.networks.clip.forward(&ids));
             let unknown = || PromptError::Unknown("a token is outside the text encoder's vocabulary".into());
-            values.extend(to_values(text.ok_or_else(unknown)?.hidden));
+            values.extend(to_values(text.ok_or_else(unknown)?.hidden).await?);
         }
         Ok(values)
     }
 
     /// The model outputs for one latent under each of the conditioning's `rows`.
-    fn denoise(
+    async fn denoise(
         &self,
         latent: &[f32],
         [rows, columns]: [u32; 2],
         timestep: f32,
         texts: &[&[f32]],
-        stop: Stop<'_>,
+        pace: &dyn Pace,
     ) -> Result<Vec<f32>, EngineError> {
         let shape = self.latent_shape(rows, columns);
         let text_shape = [1, self.shape.tokens as usize, self.shape.embedding_width as usize];
-        let pass = |text: &&[f32]| -> Result<Vec<f32>, Cancelled> {
+        let pass = async |text: &&[f32]| {
             let latent = Tensor::from_data(TensorData::new(latent.to_vec(), shape), &self.device);
             let text = Tensor::from_data(TensorData::new(text.to_vec(), text_shape), &self.device);
-            self.networks.unet.forward(latent, timestep, text, stop).map(to_values)
+            to_values(self.networks.unet.forward(latent, timestep, text, pace).await?).await
         };
         // Passes share nothing, so that bits are the same beside each other and one after the other.
-        let outputs: Vec<Vec<f32>> = self.threads.install(|| texts.par_iter().map(pass).collect::<Result<_, _>>())?;
-        Ok(outputs.concat())
+        let outputs = self.threads.each(texts, pass).await;
+        Ok(outputs.into_iter().collect::<Result<Vec<_>, EngineError>>()?.concat())
     }
 
-    fn decode(&self, latent: Vec<f32>, [rows, columns]: [u32; 2], stop: Stop<'_>) -> Result<Vec<f32>, EngineError> {
-        let latent = TensorData::new(latent, self.latent_shape(rows, columns));
-        let latent = Tensor::from_data(latent, &self.device);
-        let pixels = self.threads.install(|| self.networks.vae.decode(latent, stop))?;
-        Ok(to_values(pixels))
+    async fn decode(
+        &self,
+        latent: Vec<f32>,
+        [rows, columns]: [u32; 2],
+        pace: &dyn Pace,
+    ) -> Result<Vec<f32>, EngineError> {
+        let shape = self.latent_shape(rows, columns);
+        let pass = async |latent: &Vec<f32>| {
+            let latent = Tensor::from_data(TensorData::new(latent.clone(), shape), &self.device);
+            to_values(self.networks.vae.decode(latent, pace).await?).await
+        };
+        let outputs = self.threads.each(&[latent], pass).await;
+        Ok(outputs.into_iter().collect::<Result<Vec<_>, EngineError>>()?.concat())
     }
 
     fn latent_shape(&self, rows: u32, columns: u32) -> [usize; 4] {
@@ -110,10 +187,8 @@ impl Diffusion {
 }
 
 impl Engine for Diffusion {
-    /// Engines of one class have the same kernels, compiled for the same architecture and picked by the same processor
-    /// features, over the same system's mathematical functions.
     fn numeric_class(&self) -> String {
-        format!("{KERNELS}, {} {}{}", std::env::consts::ARCH, std::env::consts::OS, processor_features())
+        self.numeric_class.clone()
     }
 
     fn models(&self) -> Vec<(ModelId, ModelShape)> {
@@ -127,32 +202,7 @@ impl Engine for Diffusion {
         conditioning: Option<&[u8]>,
         cancelled: Stop<'_>,
     ) -> Result<Vec<u8>, EngineError> {
-        let shape = self.shape;
-        let input = check(unit, (self.id, &shape), input, conditioning)?;
-        let values = match &unit.work {
-            Work::Encode { prompt, negative } => {
-                let prompts: Vec<&str> = negative.as_deref().into_iter().chain([prompt.as_str()]).collect();
-                self.encode(&prompts, cancelled)?
-            }
-            Work::Denoise { conditioning_rows, branches, timestep, rows, columns, .. } => {
-                let count = *conditioning_rows as usize;
-                let row_values = shape.tokens as usize * shape.embedding_width as usize;
-                let embeddings = tensor::from_bytes(conditioning.unwrap_or_default(), count * row_values);
-                let embeddings = embeddings.map_err(|_| EngineError::Conditioning("has another shape"))?;
-                let picked = branches.rows(count).ok_or(EngineError::Conditioning("has no row for its branches"))?;
-                let texts: Vec<&[f32]> =
-                    picked.iter().map(|row| &embeddings[row * row_values..(row + 1) * row_values]).collect();
-                self.denoise(&input, [*rows, *columns], *timestep, &texts, cancelled)?
-            }
-            Work::Decode { rows, columns } => self.decode(input, [*rows, *columns], cancelled)?,
-            Work::Paint { spec } => {
-                let scheduler = self.scheduler.clone();
-                paint(unit.job, spec, &shape, &scheduler, |unit, input, conditioning| {
-                    self.compute(unit, input, conditioning, cancelled)
-                })?
-            }
-        };
-        to_output(unit, &shape, &values)
+        finish(self.run(unit, input, conditioning, &Free(cancelled)))
     }
 }
 
@@ -162,8 +212,19 @@ impl From<Cancelled> for EngineError {
     }
 }
 
-fn to_values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    tensor.into_data().try_into_vec::<f32>().expect("every tensor here is f32")
+async fn to_values<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, EngineError> {
+    let data = tensor.into_data_async().await.map_err(|error| {
+        // What follows the first line is a trace of burn's own calls.
+        EngineError::Device(error.to_string().lines().next().unwrap_or_default().to_owned())
+    })?;
+    Ok(data.try_into_vec::<f32>().expect("every tensor here is f32"))
+}
+
+/// The numeric class of this machine's processor: engines of one class have the same kernels, compiled for the same
+/// architecture and picked by the same processor features, over the same system's mathematical functions.
+fn processor() -> String {
+    let (architecture, system) = (std::env::consts::ARCH, std::env::consts::OS);
+    format!("{KERNELS}, {architecture} {system}{}", processor_features())
 }
 
 /// The features by which matrix kernels are picked at run time, each after a space.

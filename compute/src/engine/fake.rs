@@ -7,7 +7,7 @@ use protocol::{Branches, Hash, ModelId, ModelShape, Unit, Work};
 use sampler::SchedulerConfig;
 
 use super::{Engine, EngineError, check, paint, to_output};
-use crate::unet::Stop;
+use crate::pace::{Stop, finish};
 
 /// How long it waits before it asks again whether it is cancelled.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -81,9 +81,10 @@ impl Engine for Fake {
             }
             Work::Paint { spec } => {
                 let scheduler = self.scheduler.clone();
-                paint(unit.job, spec, &shape, &scheduler, |unit, input, conditioning| {
+                let compute = async |unit: &Unit, input: &[u8], conditioning: Option<&[u8]>| {
                     self.compute(unit, input, conditioning, cancelled)
-                })?
+                };
+                finish(paint(unit.job, spec, &shape, &scheduler, compute))?
             }
         };
         to_output(unit, &shape, &values)

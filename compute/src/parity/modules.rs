@@ -1,7 +1,5 @@
 //! Feeds a recorded input to the module of the same path, and compares what comes out.
 
-use std::path::Path;
-
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::MODULE;
@@ -9,11 +7,16 @@ use super::golden::Golden;
 use super::report::TensorReport;
 use crate::attention::{Attention, Transformer};
 use crate::clip::{Clip, ClipConfig};
+use crate::files::Files;
+use crate::pace::{Free, Pace, finish};
 use crate::resnet::{Downsample, Resnet, Upsample};
 use crate::tokenizer::Tokenizer;
 use crate::unet::{Conditions, Unet};
 use crate::vae::{Coder, Resize, Vae};
 use crate::weights::LoadError;
+
+/// Nothing cancels a comparison.
+const FREE: &dyn Pace = &Free(&|| false);
 
 /// All networks of a pipeline.
 pub(super) struct Networks {
@@ -38,15 +41,15 @@ pub(super) fn path_of(name: &str) -> Option<&str> {
 }
 
 impl Networks {
-    pub(super) fn load(folder: &Path, device: &Device) -> Result<Self, LoadError> {
-        let text_encoder = folder.join("text_encoder");
-        let tokens = ClipConfig::open(&text_encoder.join("config.json"))?.tokens;
+    pub(super) fn load(files: &Files, device: &Device) -> Result<Self, LoadError> {
+        let text_encoder = files.at("text_encoder");
+        let tokens = ClipConfig::open(&text_encoder)?.tokens;
         Ok(Self {
             device: device.clone(),
-            tokenizer: Tokenizer::open(&folder.join("tokenizer"), tokens)?,
+            tokenizer: Tokenizer::open(&files.at("tokenizer"), tokens)?,
             clip: Clip::load(&text_encoder, device)?,
-            unet: Unet::load(&folder.join("unet"), device)?,
-            vae: Vae::load_both(&folder.join("vae"), device)?,
+            unet: Unet::load(&files.at("unet"), device)?,
+            vae: Vae::load_both(&files.at("vae"), device)?,
         })
     }
 
@@ -90,15 +93,16 @@ impl Networks {
             [] => {
                 let timestep = inputs.golden.tensor(&inputs.name("in.1"))?.values[0];
                 let text = inputs.tensor::<3>("in.encoder_hidden_states")?;
-                let output = unet.forward(inputs.tensor("in.0")?, timestep, text, &|| false);
+                let output = finish(unet.forward(inputs.tensor("in.0")?, timestep, text, FREE));
                 output.ok().map(Output::Picture)
             }
             ["conv_in"] => Some(Output::Picture(unet.conv_in.forward(inputs.tensor("in.0")?))),
             ["conv_out"] => Some(Output::Picture(unet.conv_out.forward(inputs.tensor("in.0")?))),
             ["mid_block"] => {
                 let (time, text) = (inputs.tensor("in.1")?, inputs.tensor("in.encoder_hidden_states")?);
-                let output = unet.mid_block.forward(inputs.tensor("in.0")?, &Conditions { time, text });
-                Some(Output::Picture(output))
+                let conditions = Conditions { time, text };
+                let output = finish(unet.mid_block.forward(inputs.tensor("in.0")?, &conditions, FREE));
+                output.ok().map(Output::Picture)
             }
             ["mid_block", rest @ ..] => layer(&unet.mid_block.resnets, &unet.mid_block.attentions, rest, inputs),
             ["down_blocks", index, "downsamplers", "0"] => {
@@ -135,14 +139,14 @@ impl Networks {
 fn coder(coder: &Coder, path: &[&str], inputs: &Inputs<'_>) -> Option<Output> {
     let x = inputs.tensor::<4>("in.0")?;
     let output = match path {
-        [] => coder.forward(x, &|| false).ok()?,
-        ["mid_block"] => coder.mid_block.forward(x),
+        [] => finish(coder.forward(x, FREE)).ok()?,
+        ["mid_block"] => finish(coder.mid_block.forward(x, FREE)).ok()?,
         ["mid_block", "attentions", "0"] => coder.mid_block.attention.as_ref()?.forward(x),
         ["mid_block", "resnets", index] => coder.mid_block.resnets.get(index.parse::<usize>().ok()?)?.forward(x, None),
         ["up_blocks" | "down_blocks", index, rest @ ..] => {
             let block = coder.blocks.get(index.parse::<usize>().ok()?)?;
             match (rest, &block.resize) {
-                ([], _) => block.forward(x),
+                ([], _) => finish(block.forward(x, FREE)).ok()?,
                 (["upsamplers", "0"], Resize::Up(upsample)) => upsample.forward(x, None),
                 (["downsamplers", "0"], Resize::Down(downsample)) => downsample.forward(x),
                 (["resnets", index], _) => block.resnets.get(index.parse::<usize>().ok()?)?.forward(x, None),

@@ -8,13 +8,15 @@ use serde_json::{Value, json};
 use super::golden::Golden;
 use super::report::{GoldenReport, Outcome, TensorReport};
 use super::{LATENT, MODULE};
-use crate::config::read_text;
+use crate::files::Files;
 use crate::weights::LoadError;
 
 /// Runs every configuration of `schedulers.json`, each with every recorded number of steps.
 pub(super) fn run(folder: &Path) -> Result<Vec<GoldenReport>, LoadError> {
-    let path = folder.join("schedulers.json");
-    let configs = schedule::json::parse(&read_text(&path)?).map_err(|error| LoadError::malformed(&path, error))?;
+    let files = Files::on_disk(folder);
+    let path = files.path("schedulers.json");
+    let configs = schedule::json::parse(&files.read_text("schedulers.json")?)
+        .map_err(|error| LoadError::malformed(&path, error))?;
     let Value::Object(configs) = configs else { return Err(LoadError::malformed(&path, "not a JSON object")) };
     let golden = Golden::open(&folder.join("golden/schedulers.safetensors"))?;
     Ok(configs.iter().map(|(name, recorded)| compare(name, recorded, &golden)).collect())

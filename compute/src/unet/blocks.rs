@@ -3,6 +3,7 @@
 use burn::tensor::Tensor;
 
 use crate::attention::{Transformer, TransformerShape};
+use crate::pace::{Cancelled, Pace, rest};
 use crate::resnet::{Downsample, Resnet, ResnetShape, Upsample};
 use crate::weights::{LoadError, Weights};
 
@@ -42,12 +43,20 @@ impl DownBlock {
     }
 
     /// Pushes every intermediate picture that an up block will ask for.
-    pub(crate) fn forward(&self, x: Tensor<4>, conditions: &Conditions, skips: &mut Vec<Tensor<4>>) -> Tensor<4> {
+    pub(crate) async fn forward(
+        &self,
+        x: Tensor<4>,
+        conditions: &Conditions,
+        skips: &mut Vec<Tensor<4>>,
+        pace: &dyn Pace,
+    ) -> Result<Tensor<4>, Cancelled> {
         let mut x = x;
         for (index, resnet) in self.resnets.iter().enumerate() {
             x = resnet.forward(x, Some(&conditions.time));
+            rest(&x, pace).await?;
             if let Some(transformer) = self.attentions.get(index) {
                 x = transformer.forward(x, &conditions.text);
+                rest(&x, pace).await?;
             }
             skips.push(x.clone());
         }
@@ -55,7 +64,7 @@ impl DownBlock {
             x = downsample.forward(x);
             skips.push(x.clone());
         }
-        x
+        Ok(x)
     }
 }
 
@@ -78,10 +87,19 @@ impl MidBlock {
         })
     }
 
-    pub(crate) fn forward(&self, x: Tensor<4>, conditions: &Conditions) -> Tensor<4> {
+    pub(crate) async fn forward(
+        &self,
+        x: Tensor<4>,
+        conditions: &Conditions,
+        pace: &dyn Pace,
+    ) -> Result<Tensor<4>, Cancelled> {
         let x = self.resnets[0].forward(x, Some(&conditions.time));
+        rest(&x, pace).await?;
         let x = self.attentions[0].forward(x, &conditions.text);
-        self.resnets[1].forward(x, Some(&conditions.time))
+        rest(&x, pace).await?;
+        let x = self.resnets[1].forward(x, Some(&conditions.time));
+        rest(&x, pace).await?;
+        Ok(x)
     }
 }
 
@@ -111,16 +129,24 @@ impl UpBlock {
     }
 
     /// Pops one picture of `skips` before each residual block.
-    pub(crate) fn forward(&self, x: Tensor<4>, conditions: &Conditions, skips: &mut Vec<Tensor<4>>) -> Tensor<4> {
+    pub(crate) async fn forward(
+        &self,
+        x: Tensor<4>,
+        conditions: &Conditions,
+        skips: &mut Vec<Tensor<4>>,
+        pace: &dyn Pace,
+    ) -> Result<Tensor<4>, Cancelled> {
         let mut x = x;
         for (index, resnet) in self.resnets.iter().enumerate() {
             let skip = skips.pop().expect("down blocks push as many pictures as up blocks pop");
             x = resnet.forward(Tensor::cat(vec![x, skip], 1), Some(&conditions.time));
+            rest(&x, pace).await?;
             if let Some(transformer) = self.attentions.get(index) {
                 x = transformer.forward(x, &conditions.text);
+                rest(&x, pace).await?;
             }
         }
-        match (&self.upsample, skips.last()) {
+        Ok(match (&self.upsample, skips.last()) {
             // Where a down block rounded an odd size up, twice the size is one too many.
             (Some(upsample), Some(skip)) => {
                 let [_, _, rows, columns] = skip.dims();
@@ -128,7 +154,7 @@ impl UpBlock {
             }
             (Some(upsample), None) => upsample.forward(x, None),
             (None, _) => x,
-        }
+        })
     }
 }
 

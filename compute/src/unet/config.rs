@@ -1,10 +1,9 @@
 //! Reads a UNet2DConditionModel's configuration: every key is honoured, or refused by name.
 
-use std::path::Path;
-
 use serde_json::{Value, json};
 
 use crate::config::Config;
+use crate::files::Files;
 use crate::weights::LoadError;
 
 /// What decides a UNet's form. Lists have one entry for each resolution, the finest first.
@@ -35,16 +34,16 @@ pub(crate) struct UnetConfig {
 }
 
 impl UnetConfig {
-    /// Reads `config.json` at `path`.
-    pub(crate) fn open(path: &Path) -> Result<Self, LoadError> {
-        let config = Config::open(path)?;
+    /// Reads `config.json`.
+    pub(crate) fn open(files: &Files) -> Result<Self, LoadError> {
+        let config = Config::open(files, "config.json")?;
         refuse_unsupported(&config)?;
         let channels = config.list("block_out_channels")?;
         let blocks = channels.len();
         let epsilon = config.number("norm_eps", 1e-5)?;
         let mid_divisor = config.number("mid_block_scale_factor", 1.0)?;
         if epsilon <= 0.0 || mid_divisor <= 0.0 {
-            return Err(LoadError::malformed(path, "norm_eps and mid_block_scale_factor must be positive"));
+            return Err(config.malformed("norm_eps and mid_block_scale_factor must be positive"));
         }
         // diffusers takes this key for the number of heads when num_attention_heads is null, as it is in every checkpoint.
         let heads = config.counts("attention_head_dim", blocks, Some(8))?;

@@ -6,8 +6,8 @@ use super::config::VaeConfig;
 use crate::attention::CellAttention;
 use crate::conv::Conv;
 use crate::group_norm::GroupNorm;
+use crate::pace::{Cancelled, Pace, rest};
 use crate::resnet::{Downsample, Resnet, ResnetShape, Upsample};
-use crate::unet::{Cancelled, Stop};
 use crate::weights::{LoadError, Weights};
 
 /// Added to every variance (fixed in diffusers' Encoder and Decoder).
@@ -85,19 +85,17 @@ impl Coder {
 
     /// `[batch, channels in, rows, columns]` to `[batch, channels out, ...]` with rows and columns multiplied or divided
     /// by the model's factor.
-    pub(crate) fn forward(&self, x: Tensor<4>, stop: Stop<'_>) -> Result<Tensor<4>, Cancelled> {
+    pub(crate) async fn forward(&self, x: Tensor<4>, pace: &dyn Pace) -> Result<Tensor<4>, Cancelled> {
         let mut x = self.conv_in.forward(x);
+        rest(&x, pace).await?;
         if self.mid_first {
-            x = self.mid_block.forward(x);
+            x = self.mid_block.forward(x, pace).await?;
         }
         for block in &self.blocks {
-            if stop() {
-                return Err(Cancelled);
-            }
-            x = block.forward(x);
+            x = block.forward(x, pace).await?;
         }
         if !self.mid_first {
-            x = self.mid_block.forward(x);
+            x = self.mid_block.forward(x, pace).await?;
         }
         Ok(self.conv_out.forward(self.norm_out.forward_silu(x)))
     }
@@ -118,13 +116,19 @@ impl Block {
         Ok(Self { resnets: (0..layers).map(resnet).collect::<Result<_, _>>()?, resize })
     }
 
-    pub(crate) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let x = self.resnets.iter().fold(x, |x, resnet| resnet.forward(x, None));
-        match &self.resize {
+    pub(crate) async fn forward(&self, x: Tensor<4>, pace: &dyn Pace) -> Result<Tensor<4>, Cancelled> {
+        let mut x = x;
+        for resnet in &self.resnets {
+            x = resnet.forward(x, None);
+            rest(&x, pace).await?;
+        }
+        x = match &self.resize {
             Resize::Up(upsample) => upsample.forward(x, None),
             Resize::Down(downsample) => downsample.forward(x),
             Resize::Stay => x,
-        }
+        };
+        rest(&x, pace).await?;
+        Ok(x)
     }
 }
 
@@ -138,13 +142,16 @@ impl MidBlock {
         })
     }
 
-    pub(crate) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let x = self.resnets[0].forward(x, None);
-        let x = match &self.attention {
-            Some(attention) => attention.forward(x),
-            None => x,
-        };
-        self.resnets[1].forward(x, None)
+    pub(crate) async fn forward(&self, x: Tensor<4>, pace: &dyn Pace) -> Result<Tensor<4>, Cancelled> {
+        let mut x = self.resnets[0].forward(x, None);
+        rest(&x, pace).await?;
+        if let Some(attention) = &self.attention {
+            x = attention.forward(x);
+            rest(&x, pace).await?;
+        }
+        x = self.resnets[1].forward(x, None);
+        rest(&x, pace).await?;
+        Ok(x)
     }
 }
 

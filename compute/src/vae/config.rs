@@ -1,10 +1,9 @@
 //! Reads an AutoencoderKL's configuration: every key is honoured, or refused by name.
 
-use std::path::Path;
-
 use serde_json::json;
 
 use crate::config::Config;
+use crate::files::Files;
 use crate::weights::LoadError;
 
 /// What decides an autoencoder's form. Channels have one entry for each resolution, the finest first.
@@ -24,9 +23,9 @@ pub(crate) struct VaeConfig {
 }
 
 impl VaeConfig {
-    /// Reads `config.json` at `path`.
-    pub(crate) fn open(path: &Path) -> Result<Self, LoadError> {
-        let config = Config::open(path)?;
+    /// Reads `config.json`.
+    pub(crate) fn open(files: &Files) -> Result<Self, LoadError> {
+        let config = Config::open(files, "config.json")?;
         config.only("_class_name", &[json!("AutoencoderKL")])?;
         config.only("act_fn", &[json!("silu"), json!("swish")])?;
         for key in ["latents_mean", "latents_std"] {
@@ -40,7 +39,7 @@ impl VaeConfig {
         }
         let scaling_factor = config.number("scaling_factor", 0.18215)?;
         if scaling_factor == 0.0 {
-            return Err(LoadError::malformed(path, "scaling_factor must not be zero"));
+            return Err(config.malformed("scaling_factor must not be zero"));
         }
         let shift_factor = match config.value("shift_factor") {
             Some(_) => Some(config.number("shift_factor", 0.0)? as f32),

@@ -13,6 +13,7 @@ use crate::limits::{
     CIRCUIT_DELAY, DIAL_PAUSE_MAX, DIAL_PAUSE_MIN, DIAL_YIELD, DIALS_PER_TURN_MAX, KNOWN_PEERS_MAX, KNOWN_TIME_MAX,
     PEER_ADDRESSES_MAX, REFUSED_TIME, UPGRADE_EVERY,
 };
+use crate::platform::worth_dialling;
 
 /// A dial to be made at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,11 +22,22 @@ pub(crate) struct Dial {
     pub addresses: Vec<Multiaddr>,
 }
 
+/// Whom this node can reach, and who can reach it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reach {
+    /// Members are dialled only through a relay.
+    pub relayed_only: bool,
+    /// Members may dial this node directly.
+    pub is_listening: bool,
+    /// Whether this platform has a transport for a direct address.
+    pub can_dial: fn(&Multiaddr) -> bool,
+}
+
 /// The peers that are known and how well they are connected.
 #[derive(Debug)]
 pub(crate) struct Discovery {
     local: PeerId,
-    relayed_only: bool,
+    reach: Reach,
     known: BTreeMap<PeerId, Known>,
 }
 
@@ -48,8 +60,8 @@ pub(crate) fn pause_after(dials: u32) -> Duration {
 }
 
 impl Discovery {
-    pub fn new(local: PeerId, relayed_only: bool) -> Self {
-        Self { local, relayed_only, known: BTreeMap::new() }
+    pub fn new(local: PeerId, reach: Reach) -> Self {
+        Self { local, reach, known: BTreeMap::new() }
     }
 
     /// Addresses of a peer, from rendezvous, mDNS or (`is_pinned`) the room link.
@@ -70,10 +82,10 @@ impl Discovery {
         });
         known.seen = now;
         known.is_pinned |= is_pinned;
-        let is_new = known.add(addresses, self.relayed_only);
+        let is_new = known.add(addresses, &self.reach);
         if is_new && known.connected != Some(Path::Relayed) {
             known.dials = 0;
-            known.schedule(if yields { now + DIAL_YIELD } else { now });
+            known.schedule(now, yields, &self.reach);
         } else if is_new {
             known.direct_at = now;
         }
@@ -86,10 +98,12 @@ impl Discovery {
         let was_connected = known.connected.is_some();
         known.connected = best;
         match best {
+            // It was faster through the relay than we were directly: that is still to be tried.
+            Some(Path::Relayed) if !was_connected && known.dials == 0 => known.direct_at = now,
             Some(_) => known.direct_at = now + UPGRADE_EVERY,
             None if was_connected => {
                 let pause = if known.dials == 0 { Duration::ZERO } else { pause_after(known.dials) };
-                known.schedule(now + pause + if yields { DIAL_YIELD } else { Duration::ZERO });
+                known.schedule(now + pause, yields, &self.reach);
             }
             None => (),
         }
@@ -105,7 +119,7 @@ impl Discovery {
     /// `peer` is refused for a while, so do not dial it either.
     pub fn handle_refused(&mut self, peer: &PeerId, now: Instant) {
         if let Some(known) = self.known.get_mut(peer) {
-            known.schedule(now + REFUSED_TIME);
+            known.schedule(now + REFUSED_TIME, false, &self.reach);
         }
     }
 
@@ -128,12 +142,12 @@ impl Discovery {
 
 impl Known {
     /// Whether any of `addresses` was unknown.
-    fn add(&mut self, addresses: &[Multiaddr], relayed_only: bool) -> bool {
+    fn add(&mut self, addresses: &[Multiaddr], reach: &Reach) -> bool {
         let mut is_new = false;
         for address in addresses {
             let list = match Path::of(address) {
                 Path::Relayed => &mut self.circuits,
-                Path::Direct(_) if relayed_only => continue,
+                Path::Direct(_) if reach.relayed_only || !(reach.can_dial)(address) => continue,
                 Path::Direct(_) => &mut self.direct,
             };
             if list.contains(address) {
@@ -149,9 +163,13 @@ impl Known {
         is_new
     }
 
-    fn schedule(&mut self, at: Instant) {
-        self.direct_at = at;
-        self.circuit_at = if self.direct.is_empty() { at } else { at + CIRCUIT_DELAY };
+    /// Dials from `at` on, a little later if the other side is to dial first.
+    fn schedule(&mut self, at: Instant, yields: bool, reach: &Reach) {
+        let later = if yields { at + DIAL_YIELD } else { at };
+        // Nobody dials directly who listens nowhere, so there is nobody to leave that to.
+        self.direct_at = if reach.is_listening { later } else { at };
+        let has_direct_way = !self.direct.is_empty() || reach.is_listening;
+        self.circuit_at = if has_direct_way { later + CIRCUIT_DELAY } else { later };
     }
 
     /// Addresses to dial now, if any.
@@ -163,12 +181,12 @@ impl Known {
                     return None;
                 }
                 self.direct_at = now + UPGRADE_EVERY;
-                Some(self.direct.clone())
+                Some(worth_dialling(&self.direct))
             }
             None if !self.direct.is_empty() && now >= self.direct_at => {
                 self.dials += 1;
                 self.direct_at = now + pause_after(self.dials);
-                Some(self.direct.clone())
+                Some(worth_dialling(&self.direct))
             }
             None if !self.circuits.is_empty() && now >= self.circuit_at => {
                 if self.direct.is_empty() {
@@ -192,6 +210,10 @@ mod tests {
         (a.min(b), a.max(b))
     }
 
+    fn reach() -> Reach {
+        Reach { relayed_only: false, is_listening: true, can_dial: |_| true }
+    }
+
     fn at(ms: u64) -> Instant {
         Instant::from_origin(Duration::from_millis(ms))
     }
@@ -211,10 +233,10 @@ mod tests {
     #[test]
     fn the_smaller_id_dials_first_and_the_larger_one_if_that_fails() {
         let (small, large) = peers();
-        let mut first = Discovery::new(small, false);
+        let mut first = Discovery::new(small, reach());
         first.handle_found(large, &[direct()], false, at(0));
         assert_eq!(first.poll_dials(at(0)), [Dial { peer: large, addresses: vec![direct()] }]);
-        let mut second = Discovery::new(large, false);
+        let mut second = Discovery::new(large, reach());
         second.handle_found(small, &[direct()], false, at(0));
         assert_eq!(second.poll_dials(at(0)), []);
         assert_eq!(second.poll_dials(at(1500)), [Dial { peer: small, addresses: vec![direct()] }]);
@@ -223,7 +245,7 @@ mod tests {
     #[test]
     fn the_relay_is_the_fallback_and_an_upgrade_is_tried_later() {
         let (small, large) = peers();
-        let mut discovery = Discovery::new(small, false);
+        let mut discovery = Discovery::new(small, reach());
         discovery.handle_found(large, &[circuit(), direct()], false, at(0));
         assert_eq!(discovery.poll_dials(at(0))[0].addresses, [direct()]);
         assert_eq!(discovery.poll_dials(at(900)), []);
@@ -237,9 +259,36 @@ mod tests {
     }
 
     #[test]
+    fn who_cannot_be_dialled_dials_directly_at_once_even_after_the_other_came_through_the_relay() {
+        let (small, large) = peers();
+        let page = Reach { is_listening: false, can_dial: |address| address.to_string().contains("/ws"), ..reach() };
+        let mut discovery = Discovery::new(large, page);
+        let reachable = address("/ip4/127.0.0.1/tcp/1/ws");
+        discovery.handle_found(small, &[direct(), reachable.clone(), circuit()], false, at(0));
+        assert_eq!(discovery.poll_dials(at(0))[0].addresses, [reachable.clone()]);
+        let mut discovery = Discovery::new(large, page);
+        discovery.handle_found(small, &[circuit()], false, at(0));
+        discovery.handle_connected(&small, Some(Path::Relayed), at(100));
+        discovery.handle_found(small, &[reachable.clone()], false, at(200));
+        assert_eq!(discovery.poll_dials(at(200))[0].addresses, [reachable]);
+    }
+
+    #[test]
+    fn who_listens_waits_for_those_who_do_not_before_it_takes_the_circuit() {
+        let (small, large) = peers();
+        let mut discovery = Discovery::new(small, reach());
+        discovery.handle_found(large, &[circuit()], false, at(0));
+        assert_eq!(discovery.poll_dials(at(1400)), []);
+        assert_eq!(discovery.poll_dials(at(1500))[0].addresses, [circuit()]);
+        let mut discovery = Discovery::new(small, Reach { is_listening: false, ..reach() });
+        discovery.handle_found(large, &[circuit()], false, at(0));
+        assert_eq!(discovery.poll_dials(at(0))[0].addresses, [circuit()]);
+    }
+
+    #[test]
     fn relayed_only_never_dials_directly() {
         let (small, large) = peers();
-        let mut discovery = Discovery::new(small, true);
+        let mut discovery = Discovery::new(small, Reach { relayed_only: true, is_listening: false, ..reach() });
         discovery.handle_found(large, &[direct(), circuit()], false, at(0));
         for second in 0..40 {
             for dial in discovery.poll_dials(at(second * 1000)) {
@@ -251,7 +300,7 @@ mod tests {
     #[test]
     fn a_peer_that_never_proves_membership_is_dialled_less_and_less() {
         let (small, large) = peers();
-        let mut discovery = Discovery::new(small, false);
+        let mut discovery = Discovery::new(small, reach());
         discovery.handle_found(large, &[direct()], true, at(0));
         let mut dials = 0;
         for ms in (0..120_000).step_by(100) {
@@ -266,7 +315,7 @@ mod tests {
 
     #[test]
     fn what_rendezvous_names_is_bounded_and_forgotten() {
-        let mut discovery = Discovery::new(PeerId::random(), false);
+        let mut discovery = Discovery::new(PeerId::random(), reach());
         for _ in 0..2 * KNOWN_PEERS_MAX {
             let addresses: Vec<_> =
                 (1..100).map(|port| address(&format!("/ip4/127.0.0.1/udp/{port}/quic-v1"))).collect();

@@ -16,10 +16,20 @@ use crate::limits::{INBOX_BYTES_MAX, INBOX_PAGE_BYTES, PRESENCES_QUEUED_MAX};
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// A peer has proved membership and can be sent to.
+    ///
+    /// One that came through a relay and may soon be reached directly is told a little later, at most
+    /// [`crate::limits::UPGRADE_WAIT_MAX`], so that what is sent to it takes the better path from the first byte.
     Joined {
         /// Who.
         peer: PeerId,
-        /// Over which path it came first.
+        /// The path that carries what is sent to it.
+        path: Path,
+    },
+    /// What is sent to a member takes another path from here on.
+    Moved {
+        /// Who.
+        peer: PeerId,
+        /// The new path.
         path: Path,
     },
     /// The last link to a member has closed.
@@ -73,10 +83,16 @@ pub enum Path {
 /// What carries a direct connection; later ones are preferred.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Transport {
-    /// Neither of the others.
+    /// None of the others.
     Other,
+    /// WebSocket with Noise and Yamux, for browsers where WebTransport is missing or blocked.
+    WebSocket,
+    /// WebRTC data channels, between browsers.
+    WebRtc,
     /// TCP with Noise and Yamux.
     Tcp,
+    /// WebTransport, from browsers to those who can be dialled.
+    WebTransport,
     /// QUIC.
     Quic,
 }
@@ -102,10 +118,17 @@ impl Path {
     /// The path of a connection with this address: the dialled one, or the local one of an accepted connection.
     pub(crate) fn of(address: &Multiaddr) -> Self {
         let has = |wanted: fn(&Protocol<'_>) -> bool| address.iter().any(|part| wanted(&part));
-        if has(|part| matches!(part, Protocol::P2pCircuit)) {
+        // The circuit of a /webrtc address only introduces the two: it is asked for first.
+        if has(|part| matches!(part, Protocol::WebRTC)) {
+            Self::Direct(Transport::WebRtc)
+        } else if has(|part| matches!(part, Protocol::P2pCircuit)) {
             Self::Relayed
+        } else if has(|part| matches!(part, Protocol::WebTransport)) {
+            Self::Direct(Transport::WebTransport)
         } else if has(|part| matches!(part, Protocol::QuicV1)) {
             Self::Direct(Transport::Quic)
+        } else if has(|part| matches!(part, Protocol::Ws(_) | Protocol::Wss(_))) {
+            Self::Direct(Transport::WebSocket)
         } else if has(|part| matches!(part, Protocol::Tcp(_))) {
             Self::Direct(Transport::Tcp)
         } else {
@@ -119,6 +142,9 @@ impl fmt::Display for Path {
         formatter.write_str(match self {
             Self::Relayed => "relayed",
             Self::Direct(Transport::Other) => "direct",
+            Self::Direct(Transport::WebSocket) => "direct (websocket)",
+            Self::Direct(Transport::WebRtc) => "direct (webrtc)",
+            Self::Direct(Transport::WebTransport) => "direct (webtransport)",
             Self::Direct(Transport::Tcp) => "direct (TCP)",
             Self::Direct(Transport::Quic) => "direct (QUIC)",
         })
@@ -204,6 +230,11 @@ mod tests {
         assert_eq!(path("/ip4/127.0.0.1/udp/1/quic-v1"), Path::Direct(Transport::Quic));
         assert_eq!(path("/ip4/127.0.0.1/tcp/1"), Path::Direct(Transport::Tcp));
         assert_eq!(path("/ip4/127.0.0.1/udp/1/quic-v1/p2p-circuit"), Path::Relayed);
+        assert_eq!(path("/ip4/127.0.0.1/udp/1/quic-v1/webtransport"), Path::Direct(Transport::WebTransport));
+        assert_eq!(path("/ip4/127.0.0.1/tcp/1/ws"), Path::Direct(Transport::WebSocket));
+        assert_eq!(path("/dns4/relay.example/tcp/443/tls/ws"), Path::Direct(Transport::WebSocket));
+        assert_eq!(path("/ip4/127.0.0.1/udp/1/quic-v1/webtransport/p2p-circuit"), Path::Relayed);
+        assert_eq!(path("/webrtc"), Path::Direct(Transport::WebRtc));
         assert!(
             Path::Relayed < Path::Direct(Transport::Other)
                 && Path::Direct(Transport::Tcp) < path("/ip4/127.0.0.1/udp/1/quic-v1")

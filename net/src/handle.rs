@@ -8,10 +8,12 @@ use libp2p::Multiaddr;
 use libp2p::identity::Keypair;
 use protocol::frame::encode_header;
 use protocol::{Message, PeerId, Presence, RoomKeys};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use crate::event::{DropReason, Path};
-use crate::limits::VIA_MAX;
+use crate::limits::{PROBES_MAX, VIA_MAX};
+use crate::platform::Sockets;
+use crate::probe::{self, Measured, Probe, ProbeError};
 use crate::roster::{Outgoing, Roster, SendError, Traffic};
 
 /// How to join a room.
@@ -31,10 +33,24 @@ pub struct Config {
     pub mdns: bool,
     /// Neither listen nor dial directly: every connection to a member goes through a relay.
     pub relayed_only: bool,
+    /// STUN and TURN servers for connections between browsers; none are asked unless given.
+    pub ice_servers: Vec<IceServer>,
+}
+
+/// A server that helps two browsers to find a path to each other.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IceServer {
+    /// `stun:host:port` or `turn:host:port` URLs.
+    pub urls: Vec<String>,
+    /// User name at a TURN server; empty if it needs none.
+    pub username: String,
+    /// Password there.
+    pub credential: String,
 }
 
 impl Config {
-    /// Joins `room` with a fresh identity, listening on free ports of the addresses `ips`, QUIC and TCP.
+    /// Joins `room` with a fresh identity, listening on free ports of the addresses `ips`: QUIC, TCP, WebTransport and
+    /// WebSocket. Browsers listen nowhere.
     pub fn new(room: RoomKeys, ips: &[IpAddr]) -> Self {
         let listen = ips.iter().flat_map(|ip| {
             let base = Multiaddr::from(*ip);
@@ -42,10 +58,18 @@ impl Config {
                 let rest: Multiaddr = text.parse().expect("a constant multiaddress parses");
                 rest.iter().fold(base.clone(), Multiaddr::with)
             };
-            [with("/udp/0/quic-v1"), with("/tcp/0")]
+            ["/udp/0/quic-v1", "/tcp/0", "/udp/0/quic-v1/webtransport", "/tcp/0/ws"].map(with)
         });
-        let listen = listen.collect();
-        Self { keypair: None, listen, relays: Vec::new(), via: Vec::new(), room, mdns: false, relayed_only: false }
+        Self {
+            keypair: None,
+            listen: listen.collect(),
+            relays: Vec::new(),
+            via: Vec::new(),
+            room,
+            mdns: false,
+            relayed_only: false,
+            ice_servers: Vec::new(),
+        }
     }
 }
 
@@ -74,6 +98,17 @@ pub enum NetError {
         /// The address.
         address: Multiaddr,
     },
+    /// Every relay listens only where a browser cannot connect.
+    #[error(
+        "the relay listens neither on WebTransport nor on a WebSocket that this page may use; its operator must add one"
+    )]
+    RelayOutOfReach,
+    /// A STUN or TURN server's address or password cannot be used.
+    #[error("the STUN or TURN servers cannot be used: {0}")]
+    IceServers(String),
+    /// This page can open no connection at all.
+    #[error("this browser offers neither WebTransport nor WebSocket, so it reaches nobody; use another browser")]
+    Unable,
     /// The transports could not be set up.
     #[error("the network could not be set up: {0}")]
     Setup(String),
@@ -84,6 +119,7 @@ pub enum NetError {
 pub(crate) struct Shared {
     pub roster: Arc<Roster>,
     orders: Mutex<Orders>,
+    sockets: Sockets,
 }
 
 /// What the node wants of the loop.
@@ -93,19 +129,21 @@ pub(crate) struct Orders {
     pub presence: Option<Presence>,
     /// Members to dial.
     pub via: Vec<Multiaddr>,
+    /// Streams to measure with.
+    pub probes: Vec<probe::Order>,
     pub is_shutdown: bool,
 }
 
 impl Shared {
-    pub fn new(roster: Arc<Roster>) -> Self {
-        Self { roster, orders: Mutex::default() }
+    pub fn new(roster: Arc<Roster>, sockets: Sockets) -> Self {
+        Self { roster, orders: Mutex::default(), sockets }
     }
 
     /// Takes what is to be done once; the shutdown stays ordered.
     pub fn take_orders(&self) -> Orders {
         let mut orders = self.orders();
-        let via = std::mem::take(&mut orders.via);
-        Orders { presence: orders.presence.take(), via, is_shutdown: orders.is_shutdown }
+        let (via, probes) = (std::mem::take(&mut orders.via), std::mem::take(&mut orders.probes));
+        Orders { presence: orders.presence.take(), via, probes, is_shutdown: orders.is_shutdown }
     }
 
     fn orders(&self) -> MutexGuard<'_, Orders> {
@@ -141,6 +179,13 @@ impl Handle {
         let _ = ended.wait_for(|ended| *ended).await;
     }
 
+    /// Closes all connections at once, for a page that is about to be gone; what is under way is lost. In a browser the
+    /// sockets are closed when this returns; a native node does the same as in [`Handle::shutdown`], without waiting.
+    pub fn farewell(&self) {
+        self.inner.order_shutdown();
+        self.inner.shared.sockets.close_all();
+    }
+
     /// This node's peer id.
     pub fn local_peer(&self) -> PeerId {
         self.inner.local.clone()
@@ -172,6 +217,22 @@ impl Handle {
             self.inner.shared.roster.wake.notify_one();
         }
         fits
+    }
+
+    /// Measures the path to a member. For benchmarks: it competes with everything else on that path.
+    pub async fn probe(&self, peer: &PeerId, probe: Probe) -> Result<Measured, ProbeError> {
+        let (reply, stream) = oneshot::channel();
+        {
+            let mut orders = self.inner.shared.orders();
+            if orders.probes.len() >= PROBES_MAX {
+                return Err(ProbeError::Busy);
+            }
+            orders.probes.push(probe::Order { peer: peer.clone(), reply });
+        }
+        self.inner.shared.roster.wake.notify_one();
+        let (path, stream) = stream.await.map_err(|_| ProbeError::Absent)?;
+        let stream = stream.await.map_err(|_| ProbeError::Refused)?;
+        probe::measure(stream, path, probe).await
     }
 
     /// Disconnects a member and refuses it for [`crate::limits::REFUSED_TIME`].

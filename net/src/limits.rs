@@ -1,8 +1,9 @@
 //! Every limit of this crate beyond those of the protocol, each with its reason.
+#![allow(dead_code, reason = "some limits are those of browsers, and some those of listeners")]
 
 use std::time::Duration;
 
-use protocol::limits::{BODY_BYTES_MAX, CHUNK_BYTES_MAX, INBOX_MESSAGES_MAX, ROOM_PEERS_MAX};
+use protocol::limits::{BODY_BYTES_MAX, CHUNK_BYTES_MAX, CREDIT_BYTES, INBOX_MESSAGES_MAX, ROOM_PEERS_MAX};
 
 /// Bytes of a handshake message: a [`protocol::membership::Hello`] encodes to 63.
 pub const HANDSHAKE_BYTES_MAX: usize = 128;
@@ -53,8 +54,8 @@ pub const REFUSED_PEERS_MAX: usize = 1024;
 /// Peers known from rendezvous, mDNS and the room link.
 pub const KNOWN_PEERS_MAX: usize = 2 * ROOM_PEERS_MAX;
 
-/// Addresses tried per peer: some interfaces, two transports, two relays.
-pub const PEER_ADDRESSES_MAX: usize = 16;
+/// Addresses known per peer: some interfaces, four transports, two relays.
+pub const PEER_ADDRESSES_MAX: usize = 32;
 
 /// A peer that rendezvous has not named for this long is forgotten; its registration is refreshed six times meanwhile.
 pub const KNOWN_TIME_MAX: Duration = Duration::from_secs(60);
@@ -81,6 +82,68 @@ pub const DIAL_PAUSE_MAX: Duration = Duration::from_secs(15);
 
 /// Members that are only connected through a relay are dialled directly this often.
 pub const UPGRADE_EVERY: Duration = Duration::from_secs(20);
+
+/// A member that came through a relay is announced this late, if a direct connection is still being tried.
+pub const UPGRADE_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// Connections between two browsers are tried this often, the first at once.
+pub const UPGRADES_MAX: u32 = 5;
+
+/// Pause after the first failed one; it doubles each time.
+pub const UPGRADE_PAUSE: Duration = Duration::from_secs(4);
+
+/// The browser with the larger id leaves the first try to the other for this long.
+pub const UPGRADE_YIELD: Duration = Duration::from_secs(4);
+
+/// Two browsers must have introduced and connected to each other within this time.
+pub const SIGNALLING_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// Introductions asked for by others at a time, one for each peer; a room of thirty browsers fills up in a few rounds.
+pub const SIGNALLINGS_MAX: usize = 16;
+
+/// Bytes of a message of an introduction: Chromium's longest description is 2 KiB.
+pub const SIGNAL_BYTES_MAX: usize = 16 * 1024;
+
+/// Candidates taken from the other side: some interfaces, two address families, STUN and TURN.
+pub const CANDIDATES_MAX: usize = 64;
+
+/// Received bytes of one browser connection that wait to be read: neither WebSocket nor data channels can be held back,
+/// and members keep within [`protocol::limits::CREDIT_BYTES`]; more closes the connection.
+pub const BROWSER_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Bytes that a browser may hold for us before they are sent; beyond it writing waits.
+pub const SEND_BYTES_MAX: u32 = 1024 * 1024;
+
+/// Writing goes on when a browser holds fewer bytes than this.
+pub const SEND_BYTES_LOW: u32 = 256 * 1024;
+
+/// A browser's WebSocket does not tell when it has sent what it holds; it is looked at this often then.
+pub(crate) const SEND_LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// Bytes given to a browser at once on a WebSocket, so that what is behind them is not held up.
+pub(crate) const PIECE_BYTES_MAX: usize = 64 * 1024;
+
+/// WebTransport gets this head start over WebSocket, which would win on short ways and is slower afterwards.
+pub const WEBSOCKET_DELAY: Duration = Duration::from_millis(500);
+
+/// Silence after which a connection between browsers is lost: each pings the other every two seconds, and ICE alone
+/// takes seven to notice a page that is gone.
+pub const WEBRTC_SILENCE_MAX: Duration = Duration::from_millis(4500);
+
+/// Bytes of a browser's error text that are kept.
+pub(crate) const ERROR_BYTES_MAX: usize = 512;
+
+/// Measurements that a node makes or serves at a time: they are for people who compare paths, not for programs.
+pub const PROBES_MAX: usize = 2;
+
+/// Bytes of one measurement, each way: a second on the fastest path that browsers have.
+pub const PROBE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// A measurement that takes longer is given up.
+pub const PROBE_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// Measurements that one member may ask for; more are refused until it joins again.
+pub const PROBES_PER_MEMBER_MAX: u32 = 64;
 
 /// A better link must have stood this long before lesser ones are closed, so that both ends have accepted it.
 pub const SETTLE_TIME: Duration = Duration::from_secs(1);
@@ -109,6 +172,37 @@ pub const QUIC_SILENCE_MAX: Duration = Duration::from_secs(4);
 /// QUIC says that it is alive this often.
 pub const QUIC_KEEP_ALIVE: Duration = Duration::from_secs(1);
 
+/// Streams a WebTransport connection has for itself: its session, and the one of the Noise handshake.
+pub(crate) const WEBTRANSPORT_OWN_STREAMS: u32 = 2;
+
+/// Unidirectional streams of a WebTransport connection: control, two for header compression, and some that HTTP/3 reserves
+/// for exercise.
+pub(crate) const WEBTRANSPORT_CONTROL_STREAMS_MAX: u32 = 8;
+
+/// Datagrams that HTTP/3 makes us accept, and that nobody reads.
+pub(crate) const WEBTRANSPORT_DATAGRAM_BYTES_MAX: usize = 16 * 1024;
+
+/// Bytes of a stream that its reader has not taken; libp2p's QUIC has the same.
+pub(crate) const WEBTRANSPORT_STREAM_BYTES_MAX: u32 = 10_000_000;
+
+/// Bytes of all streams of a connection together, so that one stream does not fill it; libp2p's QUIC has the same.
+pub(crate) const WEBTRANSPORT_CONNECTION_BYTES_MAX: u32 = 15_000_000;
+
+/// Connections of one WebTransport socket, handshakes included: as many as a relay serves. The swarm counts all transports'.
+pub(crate) const WEBTRANSPORT_CONNECTIONS_MAX: usize = 4096;
+
+/// Connections that have sent their first packet and are not taken yet; more are refused.
+pub(crate) const WEBTRANSPORT_INCOMING_MAX: usize = 256;
+
+/// Bytes kept of each of those: the first packets of a handshake.
+pub(crate) const WEBTRANSPORT_INCOMING_BYTES_MAX: u64 = 64 * 1024;
+
+/// Whether certificates are due to change is looked at this often: a machine that slept has missed the moment.
+pub(crate) const CALENDAR_PAUSE_MAX: Duration = Duration::from_secs(10 * 60);
+
+/// A message of WebSocket: browsers send what was written at once, at most a few Noise packets of 64 KiB.
+pub const WEBSOCKET_MESSAGE_BYTES_MAX: usize = 1024 * 1024;
+
 /// Peers are pinged this often: notices lost TCP connections and lost peers behind circuits.
 pub const PING_EVERY: Duration = Duration::from_secs(2);
 
@@ -133,5 +227,7 @@ pub const STREAMS_NEGOTIATING_MAX: usize = 16;
 /// Streams of one connection: the data link, ping, identify, gossip both ways, rendezvous, and circuits of eight peers.
 pub const STREAMS_MAX: usize = 64;
 
+const _: () = assert!(BROWSER_BYTES_MAX >= 4 * CREDIT_BYTES as usize, "members that keep the rules never reach it");
+const _: () = assert!(WEBRTC_SILENCE_MAX.as_millis() > 2 * PING_EVERY.as_millis(), "one late ping is no silence");
 const _: () = assert!(INBOX_BYTES_MAX >= BODY_BYTES_MAX, "the largest body must fit the inbox");
 const _: () = assert!(INBOX_MESSAGES_MAX <= PRESENCES_QUEUED_MAX);

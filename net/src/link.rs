@@ -18,7 +18,9 @@ use protocol::limits::CREDIT_BYTES;
 use tokio::sync::Notify;
 
 pub use handshake::HandshakeError;
-pub(crate) use handshake::{Identity, read_message, shake_hands, write_message};
+pub(crate) use handshake::{Identity, shake_hands};
+#[cfg(not(target_arch = "wasm32"))]
+pub(crate) use handshake::{read_message, write_message};
 
 use crate::event::DropReason;
 use crate::limits::FAREWELL_TIME_MAX;
@@ -40,7 +42,7 @@ pub(crate) async fn run<S: AsyncRead + AsyncWrite + Unpin>(stream: S, mut member
     let (read_half, write_half) = stream.split();
     let (roster, peer) = (membership.roster.clone(), membership.peer.clone());
     let counters = membership.counters.clone();
-    let reader = pin!(reader::read(read_half, &peer, &roster.outlet, &counters, &flow));
+    let reader = pin!(reader::read(read_half, &peer, &roster, &counters, &flow));
     let writer = pin!(writer::write(write_half, &mut membership.control, &mut membership.bulk, &counters, &flow));
     let end = match select(reader, writer).await {
         Either::Left((LinkEnd::Closed, writer)) => {

@@ -8,6 +8,7 @@ use protocol::Instant;
 
 use crate::discovery::pause_after;
 use crate::limits::{DISCOVER_EVERY, REGISTER_EVERY, RENDEZVOUS_ANSWER_MAX, RESERVE_PAUSE};
+use crate::platform::worth_dialling;
 
 /// Something the loop must do for a relay.
 #[derive(Clone, Debug)]
@@ -103,7 +104,7 @@ impl Meeting {
             }
             self.dials += 1;
             self.dial_at = now + pause_after(self.dials);
-            return vec![Action::Dial(self.addresses.clone())];
+            return vec![Action::Dial(worth_dialling(&self.addresses))];
         };
         let mut actions = Vec::new();
         if !connected.is_reserved && now >= connected.reserve_at {

@@ -1,75 +1,75 @@
-//! The network of a native node: QUIC, TCP, DNS, mDNS and the way through relays, on a tokio runtime.
-
-use std::collections::{BTreeMap, BTreeSet};
-use std::num::NonZeroUsize;
-use std::sync::Arc;
+//! The network of a native node: QUIC, TCP, WebTransport, WebSocket, mDNS and the way through relays, on a tokio runtime.
 
 use libp2p::identity::Keypair;
-use libp2p::multiaddr::Protocol;
 use libp2p::swarm::behaviour::toggle::Toggle;
-use libp2p::{
-    Multiaddr, PeerId, Swarm, SwarmBuilder, connection_limits, gossipsub, identify, mdns, noise, ping, relay,
-    rendezvous,
-};
-use tokio::sync::watch;
+use libp2p::{Multiaddr, PeerId, Swarm, SwarmBuilder, mdns, noise, relay};
 
-use crate::data;
-use crate::event::{Events, queue};
-use crate::gate::Gate;
-use crate::handle::{Config, Handle, NetError, Shared};
-use crate::limits::{
-    CONNECTIONS_MAX, CONNECTIONS_PENDING_MAX, CONNECTIONS_PER_PEER_MAX, GOSSIP_BYTES_MAX, IDLE_TIME_MAX, PING_EVERY,
-    PING_TIME_MAX, STREAMS_MAX, STREAMS_NEGOTIATING_MAX,
-};
-use crate::peer_name;
-use crate::room::{Behaviour, Room};
-use crate::roster::Roster;
-use crate::transport::{listen, native, yamux_config};
+use crate::abilities::Abilities;
+use crate::assembly::{Assembly, Participant, Place, setup, swarm_config, yamux_config};
+use crate::discovery::Reach;
+use crate::event::{Events, Path, Transport};
+use crate::handle::{Config, Handle, NetError};
+use crate::limits::STREAMS_MAX;
+use crate::room::Behaviour;
+pub(crate) use crate::transport::worth_dialling;
+use crate::transport::{listen, native};
 
-/// Says which protocols we speak; the same for every room.
-const IDENTIFY_PROTOCOL: &str = "manyhands/1";
+/// Finds members on the local network.
+pub(crate) type Nearby = Toggle<mdns::tokio::Behaviour>;
+
+/// The system closes a process's sockets when it ends.
+#[derive(Clone, Debug)]
+pub(crate) struct Sockets;
+
+impl Sockets {
+    pub fn close_all(&self) {}
+}
 
 /// Joins a room. The addresses in `config.listen` are bound when this returns; who is there comes as events.
 pub async fn start(config: Config) -> Result<(Handle, Events), NetError> {
-    let keypair = config.keypair.unwrap_or_else(Keypair::generate_ed25519);
-    let local = keypair.public().to_peer_id();
-    let relays = relays_by_peer(&config.relays)?;
-    let (outlet, events) = queue();
-    let roster = Arc::new(Roster::new(outlet));
-    let data_room = data::Room { keys: config.room.clone(), local: peer_name(&local), roster: Arc::clone(&roster) };
-    let data = data::Behaviour::new(Arc::new(data_room), local, relays.keys().copied().collect::<BTreeSet<_>>());
-    let mdns = match config.mdns {
-        true => Some(mdns::tokio::Behaviour::new(mdns::Config::default(), local).map_err(setup)?),
+    let assembly = Assembly::new(config, false)?;
+    let (keypair, config) = (assembly.keypair.clone(), assembly.config.clone());
+    let nearby = match config.mdns {
+        true => {
+            let local = keypair.public().to_peer_id();
+            Some(mdns::tokio::Behaviour::new(mdns::Config::default(), local).map_err(setup)?)
+        }
         false => None,
     };
-    let gossip = gossip(&keypair, config.room.topic())?;
-    let mut swarm = swarm(&keypair, |relay| Behaviour {
-        limits: connection_limits::Behaviour::new(connection_limits()),
-        data,
-        gossip: Gate::new(gossip),
-        identify: identify(&keypair),
-        ping: ping::Behaviour::new(ping::Config::new().with_interval(PING_EVERY).with_timeout(PING_TIME_MAX)),
-        relay,
-        rendezvous: rendezvous::client::Behaviour::new(keypair.clone()),
-        mdns: Toggle::from(mdns),
+    let is_listening = !config.relayed_only && !config.listen.is_empty();
+    let reach = Reach { relayed_only: config.relayed_only, is_listening, can_dial };
+    let place = Place { nearby: Toggle::from(nearby), signalling: None, reach, sockets: Sockets };
+    let (room, participant) = assembly.finish(place, |behaviour| {
+        let mut swarm = swarm(&keypair, behaviour)?;
+        for address in config.listen.iter().filter(|_| !config.relayed_only) {
+            listen(&mut swarm, address)?;
+        }
+        Ok(swarm)
     })?;
-    for address in config.listen.iter().filter(|_| !config.relayed_only) {
-        listen(&mut swarm, address)?;
-    }
-    let shared = Arc::new(Shared::new(roster));
-    let mut room = Room::new(swarm, Arc::clone(&shared), config.room, config.relayed_only);
-    for (relay, addresses) in relays {
-        room.add_relay(relay, addresses);
-    }
-    for address in config.via {
-        room.add_via(address);
-    }
-    let (ended, watch) = watch::channel(false);
+    let Participant { ended, handle, events } = participant;
     tokio::spawn(async move {
         room.run().await;
         ended.send_replace(true);
     });
-    Ok((Handle::new(peer_name(&local), shared, watch), events))
+    Ok((handle, events))
+}
+
+/// A browser's transports, none of which a native node needs.
+pub fn abilities() -> Abilities {
+    Abilities::default()
+}
+
+/// Peers that were found on the local network.
+pub(crate) fn found(event: mdns::Event) -> Vec<(PeerId, Multiaddr)> {
+    match event {
+        mdns::Event::Discovered(found) => found,
+        mdns::Event::Expired(_) => Vec::new(),
+    }
+}
+
+/// Whether there is a transport for this direct address.
+fn can_dial(address: &Multiaddr) -> bool {
+    Path::of(address) != Path::Direct(Transport::WebRtc)
 }
 
 fn swarm(
@@ -81,61 +81,11 @@ fn swarm(
         .with_tokio()
         .with_other_transport(|_| transport)
         .expect("a transport is given, not made")
-        .with_dns()
-        .map_err(setup)?
         .with_relay_client(noise::Config::new, || yamux_config(STREAMS_MAX))
         .map_err(setup)?
         .with_behaviour(|_, relay| behaviour(relay))
         .expect("a behaviour is given, not made")
-        .with_swarm_config(|config| {
-            config
-                .with_idle_connection_timeout(IDLE_TIME_MAX)
-                .with_max_negotiating_inbound_streams(STREAMS_NEGOTIATING_MAX)
-                .with_per_connection_event_buffer_size(8)
-                .with_notify_handler_buffer_size(NonZeroUsize::new(8).expect("eight is not zero"))
-        })
+        .with_swarm_config(swarm_config)
         .build();
     Ok(swarm)
-}
-
-fn connection_limits() -> connection_limits::ConnectionLimits {
-    connection_limits::ConnectionLimits::default()
-        .with_max_pending_incoming(Some(CONNECTIONS_PENDING_MAX))
-        .with_max_established(Some(CONNECTIONS_MAX))
-        .with_max_established_per_peer(Some(CONNECTIONS_PER_PEER_MAX))
-}
-
-fn identify(keypair: &Keypair) -> identify::Behaviour {
-    let config = identify::Config::new(IDENTIFY_PROTOCOL.to_owned(), keypair.public())
-        .with_agent_version(concat!("manyhands/", env!("CARGO_PKG_VERSION")).to_owned())
-        .with_hide_listen_addrs(true);
-    identify::Behaviour::new(config)
-}
-
-fn gossip(keypair: &Keypair, topic: &str) -> Result<gossipsub::Behaviour, NetError> {
-    let config = gossipsub::ConfigBuilder::default()
-        .max_transmit_size(GOSSIP_BYTES_MAX)
-        .validation_mode(gossipsub::ValidationMode::Strict)
-        .validate_messages()
-        .build()
-        .map_err(setup)?;
-    let authenticity = gossipsub::MessageAuthenticity::Signed(keypair.clone());
-    let mut gossip = gossipsub::Behaviour::new(authenticity, config).map_err(setup)?;
-    gossip.subscribe(&gossipsub::IdentTopic::new(topic)).map_err(setup)?;
-    Ok(gossip)
-}
-
-fn relays_by_peer(addresses: &[Multiaddr]) -> Result<BTreeMap<PeerId, Vec<Multiaddr>>, NetError> {
-    let mut relays = BTreeMap::<PeerId, Vec<Multiaddr>>::new();
-    for address in addresses {
-        let Some(Protocol::P2p(relay)) = address.iter().last() else {
-            return Err(NetError::RelayAddress { address: address.clone() });
-        };
-        relays.entry(relay).or_default().push(address.clone());
-    }
-    Ok(relays)
-}
-
-fn setup(error: impl std::fmt::Display) -> NetError {
-    NetError::Setup(error.to_string())
 }

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::{Duration, Instant as Clock};
+use std::time::Duration;
 
 use futures::StreamExt;
 use libp2p::core::ConnectedPoint;
@@ -14,20 +14,23 @@ use libp2p::rendezvous::Namespace;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, NetworkBehaviour, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, Swarm, connection_limits, gossipsub, identify, mdns, ping, relay, rendezvous};
+use libp2p::{Multiaddr, PeerId, Swarm, connection_limits, gossipsub, identify, ping, relay, rendezvous};
 use protocol::{Instant, Presence, RoomKeys};
 use tracing::{debug, info, trace};
+use web_time::Instant as Clock;
 
 use crate::data::{self, Report};
-use crate::discovery::{Discovery, pause_after};
-use crate::event::{Event, Path};
+use crate::discovery::{Discovery, Reach, pause_after};
+use crate::event::{Event, Path, Transport};
 use crate::gate::Gate;
 use crate::handle::Shared;
 use crate::limits::{FAREWELL_TIME_MAX, REGISTRATION_TIME, SETTLE_TIME, TURN_EVERY, VIA_MAX};
 use crate::meeting::{Action, Meeting};
-use crate::peer_name;
+use crate::platform::{self, Nearby};
 use crate::presence::{Presences, Verdict};
 use crate::roster::pause;
+use crate::upgrade::{Step, Upgrades};
+use crate::{peer_name, probe, signalling};
 
 /// Everything a node speaks. Those that turn connections away come first, so that no other keeps state for them.
 #[derive(NetworkBehaviour)]
@@ -39,7 +42,9 @@ pub(crate) struct Behaviour {
     pub ping: ping::Behaviour,
     pub relay: relay::client::Behaviour,
     pub rendezvous: rendezvous::client::Behaviour,
-    pub mdns: Toggle<mdns::tokio::Behaviour>,
+    pub signalling: Toggle<signalling::Behaviour>,
+    pub probe: probe::Behaviour,
+    pub nearby: Nearby,
 }
 
 /// A member named by address only, dialled until someone answers.
@@ -56,9 +61,14 @@ pub(crate) struct Room {
     keys: RoomKeys,
     namespace: Namespace,
     topic: gossipsub::IdentTopic,
-    relayed_only: bool,
+    reach: Reach,
     origin: Clock,
     discovery: Discovery,
+    upgrades: Upgrades,
+    /// Dials of browsers to browsers that are under way.
+    upgrading: HashMap<ConnectionId, PeerId>,
+    /// Connected peers that have said what they speak: whether they can be introduced to a browser.
+    able: HashMap<PeerId, bool>,
     meetings: Vec<Meeting>,
     via: Vec<Via>,
     /// Open connections of every peer.
@@ -72,19 +82,23 @@ pub(crate) struct Room {
 }
 
 impl Room {
-    pub fn new(swarm: Swarm<Behaviour>, shared: Arc<Shared>, keys: RoomKeys, relayed_only: bool) -> Self {
+    pub fn new(swarm: Swarm<Behaviour>, shared: Arc<Shared>, keys: RoomKeys, reach: Reach) -> Self {
         let namespace = Namespace::new(keys.rendezvous().to_owned()).expect("a derived name is far below 255 bytes");
         let topic = gossipsub::IdentTopic::new(keys.topic());
-        let discovery = Discovery::new(*swarm.local_peer_id(), relayed_only);
+        let discovery = Discovery::new(*swarm.local_peer_id(), reach);
+        let upgrades = Upgrades::new(*swarm.local_peer_id());
         Self {
             swarm,
             shared,
             keys,
             namespace,
             topic,
-            relayed_only,
+            reach,
             origin: Clock::now(),
             discovery,
+            upgrades,
+            upgrading: HashMap::new(),
+            able: HashMap::new(),
             meetings: Vec::new(),
             via: Vec::new(),
             connections: HashMap::new(),
@@ -108,7 +122,7 @@ impl Room {
                 let now = self.now();
                 self.discovery.handle_found(peer, &[address], true, now);
             }
-            _ if self.relayed_only || self.via.len() >= VIA_MAX => (),
+            _ if self.reach.relayed_only || self.via.len() >= VIA_MAX => (),
             _ => self.via.push(Via { address, dials: 0, dial_at: Instant::ZERO }),
         }
     }
@@ -134,6 +148,9 @@ impl Room {
             }
             for address in orders.via {
                 self.add_via(address);
+            }
+            for order in orders.probes {
+                self.swarm.behaviour_mut().probe.open(order);
             }
             for peer in shared.roster.take_dropped() {
                 self.drop_peer(&peer);
@@ -182,6 +199,12 @@ impl Room {
         for dial in self.discovery.poll_dials(now) {
             self.dial(dial.peer, dial.addresses);
         }
+        for step in self.upgrades.poll_steps(now) {
+            match step {
+                Step::Dial(peer) => self.upgrade(peer),
+                Step::Announce(peer) => self.shared.roster.announce(&peer_name(&peer)),
+            }
+        }
         for index in 0..self.meetings.len() {
             let relay = self.meetings[index].relay;
             for action in self.meetings[index].poll_actions(now) {
@@ -214,6 +237,23 @@ impl Room {
         let options = DialOpts::peer_id(peer).addresses(addresses).condition(condition).allocate_new_port().build();
         if let Err(error) = self.swarm.dial(options) {
             debug!(%peer, %error, "not dialled");
+        }
+    }
+
+    /// Opens a connection to another browser, introduced over the circuit.
+    fn upgrade(&mut self, peer: PeerId) {
+        debug!(%peer, "upgrading");
+        // With its peer id: the bare address is one that we listen on ourselves, which libp2p does not dial.
+        let address = Multiaddr::from(Protocol::WebRTC).with(Protocol::P2p(peer));
+        let options = DialOpts::peer_id(peer).addresses(vec![address]).condition(PeerCondition::Always).build();
+        let connection = options.connection_id();
+        match self.swarm.dial(options) {
+            Ok(()) => drop(self.upgrading.insert(connection, peer)),
+            Err(error) => {
+                debug!(%peer, %error, "not dialled");
+                let now = self.now();
+                self.upgrades.handle_failed(&peer, now);
+            }
         }
     }
 
@@ -282,7 +322,13 @@ impl Room {
                     meeting.handle_reservation_lost(now);
                 }
             }
-            SwarmEvent::OutgoingConnectionError { peer_id, error, .. } => debug!(?peer_id, %error, "dial failed"),
+            SwarmEvent::OutgoingConnectionError { connection_id, peer_id, error, .. } => {
+                debug!(?peer_id, %error, "dial failed");
+                let now = self.now();
+                if let Some(peer) = self.upgrading.remove(&connection_id) {
+                    self.upgrades.handle_failed(&peer, now);
+                }
+            }
             event => trace!(?event, "swarm"),
         }
     }
@@ -302,17 +348,23 @@ impl Room {
                 }
             }
             BehaviourEvent::Rendezvous(event) => self.handle_rendezvous(event),
-            BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => {
+            BehaviourEvent::Nearby(event) => {
                 let now = self.now();
-                for (peer, address) in found {
+                for (peer, address) in platform::found(event) {
                     self.discovery.handle_found(peer, &[address], false, now);
                 }
             }
-            BehaviourEvent::Ping(_)
-            | BehaviourEvent::Relay(_)
-            | BehaviourEvent::Identify(_)
-            | BehaviourEvent::Mdns(mdns::Event::Expired(_)) => (),
-            BehaviourEvent::Limits(never) => match never {},
+            BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => {
+                let is_able = info.protocols.contains(&signalling::PROTOCOL);
+                if self.connections.contains_key(&peer_id) {
+                    self.able.insert(peer_id, is_able);
+                    self.upgrades.handle_able(&peer_id, is_able);
+                }
+            }
+            BehaviourEvent::Ping(_) | BehaviourEvent::Relay(_) | BehaviourEvent::Identify(_) => (),
+            BehaviourEvent::Limits(never) | BehaviourEvent::Signalling(never) | BehaviourEvent::Probe(never) => {
+                match never {}
+            }
         }
     }
 
@@ -323,6 +375,13 @@ impl Room {
                 info!(%peer, path = ?self.best_path(&peer), "member joined");
                 self.discovery.handle_joined(&peer);
                 self.swarm.behaviour_mut().gossip.admit(peer);
+                self.swarm.behaviour_mut().probe.admit(peer);
+                if let Some(signalling) = self.swarm.behaviour_mut().signalling.as_mut() {
+                    signalling.admit(peer);
+                    let is_direct = self.best_path(&peer) != Some(Path::Relayed);
+                    self.upgrades.handle_member(peer, self.able.get(&peer).copied(), now);
+                    self.upgrades.handle_direct(&peer, is_direct, now);
+                }
             }
             Report::Stranger(reason) => {
                 debug!(%peer, %reason, "not a member");
@@ -396,7 +455,10 @@ impl Room {
             let via = self.via.swap_remove(index);
             self.discovery.handle_found(peer, &[via.address], true, now);
         }
-        self.discovery.handle_connected(&peer, self.best_path(&peer), now);
+        self.upgrading.remove(&connection);
+        let best = self.best_path(&peer);
+        self.upgrades.handle_direct(&peer, best != Some(Path::Relayed), now);
+        self.discovery.handle_connected(&peer, best, now);
         if is_dialer
             && let Some(meeting) = self.meeting(&peer)
             && meeting.handle_connected(address.clone(), now)
@@ -415,6 +477,12 @@ impl Room {
             }
         }
         let best = self.best_path(&peer);
+        if best.is_none() {
+            self.able.remove(&peer);
+            self.upgrades.handle_gone(&peer);
+        } else {
+            self.upgrades.handle_direct(&peer, best != Some(Path::Relayed), now);
+        }
         self.discovery.handle_connected(&peer, best, now);
         if best.is_none()
             && let Some(meeting) = self.meeting(&peer)
@@ -426,6 +494,9 @@ impl Room {
     }
 
     fn handle_listening(&mut self, address: Multiaddr) {
+        if Path::of(&address) == Path::Direct(Transport::WebRtc) {
+            return; // Nobody can dial it who has not met us over a circuit.
+        }
         if Path::of(&address) != Path::Relayed {
             self.swarm.add_external_address(address.clone());
         }

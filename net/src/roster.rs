@@ -62,6 +62,8 @@ pub(crate) struct Counters {
 #[derive(Debug)]
 pub(crate) struct Roster {
     state: Mutex<State>,
+    /// A member that came through a relay is not told before [`Roster::announce`], or a direct link of it.
+    is_patient: bool,
     pub outlet: Outlet,
     /// Rings when the loop has something to do.
     pub wake: Notify,
@@ -69,9 +71,16 @@ pub(crate) struct Roster {
 
 #[derive(Debug, Default)]
 struct State {
-    members: BTreeMap<PeerId, Vec<Link>>,
+    members: BTreeMap<PeerId, Member>,
     traffic: BTreeMap<PeerId, Arc<Counters>>,
     to_drop: Vec<PeerId>,
+}
+
+#[derive(Debug, Default)]
+struct Member {
+    links: Vec<Link>,
+    /// The path that the node was told last; `None` until it has heard of the member.
+    told: Option<Path>,
 }
 
 #[derive(Debug)]
@@ -102,8 +111,8 @@ pub(crate) struct Membership {
 }
 
 impl Roster {
-    pub fn new(outlet: Outlet) -> Self {
-        Self { state: Mutex::default(), outlet, wake: Notify::new() }
+    pub fn new(outlet: Outlet, is_patient: bool) -> Self {
+        Self { state: Mutex::default(), is_patient, outlet, wake: Notify::new() }
     }
 
     /// Takes up a link whose peer has proved membership; `None` when the room is full.
@@ -115,11 +124,12 @@ impl Roster {
             return None;
         }
         let counters = state.counters(&peer);
-        let links = state.members.entry(peer.clone()).or_default();
-        if links.is_empty() {
-            self.outlet.push(Event::Joined { peer: peer.clone(), path: rank.path });
+        let member = state.members.entry(peer.clone()).or_default();
+        member.links.push(Link { connection, rank, since: None, outbox: Some(Outbox { control, bulk }) });
+        let waits = self.is_patient && member.told.is_none() && rank.path == Path::Relayed;
+        if !waits {
+            member.tell(&peer, &self.outlet);
         }
-        links.push(Link { connection, rank, since: None, outbox: Some(Outbox { control, bulk }) });
         drop(state);
         Some(Membership {
             roster: Arc::clone(self),
@@ -134,9 +144,8 @@ impl Roster {
     /// Queues a message on the best link of `to`.
     pub fn send(&self, to: &PeerId, outgoing: Outgoing) -> Result<(), SendError> {
         let mut state = self.lock();
-        let links = state.members.get(to).ok_or(SendError::Absent)?;
-        let best = links.iter().filter(|link| link.outbox.is_some()).max_by_key(|link| link.rank);
-        let outbox = best.and_then(|link| link.outbox.as_ref()).ok_or(SendError::Absent)?;
+        let member = state.members.get(to).filter(|member| member.told.is_some()).ok_or(SendError::Absent)?;
+        let outbox = member.best().and_then(|link| link.outbox.as_ref()).ok_or(SendError::Absent)?;
         let queue = if outgoing.body.is_empty() { &outbox.control } else { &outbox.bulk };
         match queue.try_send(outgoing) {
             Ok(()) => Ok(()),
@@ -145,6 +154,13 @@ impl Roster {
                 self.drop_member(&mut state, to, DropReason::Slow);
                 Err(SendError::Slow)
             }
+        }
+    }
+
+    /// Tells the node of a member whose announcement waited, if it did.
+    pub fn announce(&self, peer: &PeerId) {
+        if let Some(member) = self.lock().members.get_mut(peer).filter(|member| member.told.is_none()) {
+            member.tell(peer, &self.outlet);
         }
     }
 
@@ -160,14 +176,14 @@ impl Roster {
 
     /// Lets links that are worse than another settled link of the same peer finish and close.
     pub fn retire_lesser(&self, now: Instant) {
-        for links in self.lock().members.values_mut() {
-            for link in &mut *links {
+        for member in self.lock().members.values_mut() {
+            for link in &mut member.links {
                 link.since.get_or_insert(now);
             }
             let settled = |link: &&Link| link.since.is_some_and(|since| now.since(since) >= SETTLE_TIME);
-            let open = links.iter().filter(|link| link.outbox.is_some());
+            let open = member.links.iter().filter(|link| link.outbox.is_some());
             let Some(best) = open.filter(settled).map(|link| link.rank).max() else { continue };
-            for link in links.iter_mut().filter(|link| link.rank < best) {
+            for link in member.links.iter_mut().filter(|link| link.rank < best) {
                 link.outbox = None;
             }
         }
@@ -175,15 +191,16 @@ impl Roster {
 
     /// Lets every link finish and close.
     pub fn retire_all(&self) {
-        for link in self.lock().members.values_mut().flatten() {
-            link.outbox = None;
+        for member in self.lock().members.values_mut() {
+            for link in &mut member.links {
+                link.outbox = None;
+            }
         }
     }
 
-    /// Every member with the path of its best link.
+    /// Every member that the node was told of, with the path of its best link.
     pub fn members(&self) -> BTreeMap<PeerId, Path> {
-        let best = |links: &Vec<Link>| links.iter().map(|link| link.rank).max().map(|rank| rank.path);
-        self.lock().members.iter().filter_map(|(peer, links)| Some((peer.clone(), best(links)?))).collect()
+        self.lock().members.iter().filter_map(|(peer, member)| Some((peer.clone(), member.told?))).collect()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -199,15 +216,17 @@ impl Roster {
     }
 
     fn drop_member(&self, state: &mut State, peer: &PeerId, reason: DropReason) {
-        let Some(links) = state.members.get_mut(peer) else { return };
+        let Some(member) = state.members.get_mut(peer) else { return };
         if state.to_drop.contains(peer) {
             return;
         }
-        for link in links {
+        for link in &mut member.links {
             link.outbox = None;
         }
         state.to_drop.push(peer.clone());
-        self.outlet.push(Event::Dropped { peer: peer.clone(), reason });
+        if member.told.is_some() {
+            self.outlet.push(Event::Dropped { peer: peer.clone(), reason });
+        }
         self.wake.notify_one();
     }
 
@@ -226,13 +245,35 @@ impl State {
     }
 }
 
+impl Member {
+    /// The link that carries what is sent.
+    fn best(&self) -> Option<&Link> {
+        self.links.iter().filter(|link| link.outbox.is_some()).max_by_key(|link| link.rank)
+    }
+
+    /// Tells the node of this member, or that its path has changed.
+    fn tell(&mut self, peer: &PeerId, outlet: &Outlet) {
+        let any = || self.links.iter().filter(|_| self.told.is_none()).max_by_key(|link| link.rank);
+        let Some(path) = self.best().or_else(any).map(|link| link.rank.path) else { return };
+        let peer = peer.clone();
+        match self.told.replace(path) {
+            None => outlet.push(Event::Joined { peer, path }),
+            Some(told) if told != path => outlet.push(Event::Moved { peer, path }),
+            Some(_) => true,
+        };
+    }
+}
+
 impl Membership {
     /// Takes no more messages for this link; those already queued are still sent.
     pub fn retire(roster: &Roster, peer: &PeerId, connection: ConnectionId) {
         let mut state = roster.lock();
-        let links = state.members.get_mut(peer).into_iter().flatten();
-        for link in links.filter(|link| link.connection == connection) {
+        let Some(member) = state.members.get_mut(peer) else { return };
+        for link in member.links.iter_mut().filter(|link| link.connection == connection) {
             link.outbox = None;
+        }
+        if member.told.is_some() {
+            member.tell(peer, &roster.outlet);
         }
     }
 
@@ -244,11 +285,16 @@ impl Membership {
 impl Drop for Membership {
     fn drop(&mut self) {
         let mut state = self.roster.lock();
-        let Some(links) = state.members.get_mut(&self.peer) else { return };
-        links.retain(|link| link.connection != self.connection);
-        if links.is_empty() {
+        let Some(member) = state.members.get_mut(&self.peer) else { return };
+        member.links.retain(|link| link.connection != self.connection);
+        let was_told = member.told.is_some();
+        if member.links.is_empty() {
             state.members.remove(&self.peer);
-            self.roster.outlet.push(Event::Left { peer: self.peer.clone() });
+            if was_told {
+                self.roster.outlet.push(Event::Left { peer: self.peer.clone() });
+            }
+        } else if was_told {
+            member.tell(&self.peer, &self.roster.outlet);
         }
         drop(state);
         self.roster.wake.notify_one();
@@ -278,12 +324,13 @@ mod tests {
     #[test]
     fn the_best_link_carries_what_is_sent_and_lesser_ones_retire_once_it_has_settled() {
         let (outlet, mut events) = queue();
-        let roster = Arc::new(Roster::new(outlet));
+        let roster = Arc::new(Roster::new(outlet, false));
         let peer = PeerId::new("ada").unwrap();
         let admit = |id, path| roster.admit(peer.clone(), ConnectionId::new_unchecked(id), rank(path)).unwrap();
         let mut relayed = admit(1, Path::Relayed);
         let mut direct = admit(2, Path::Direct(Transport::Quic));
         assert!(matches!(events.try_next(), Some(Event::Joined { path: Path::Relayed, .. })));
+        assert!(matches!(events.try_next(), Some(Event::Moved { path: Path::Direct(Transport::Quic), .. })));
         roster.send(&peer, outgoing(b"")).unwrap();
         roster.send(&peer, outgoing(b"body")).unwrap();
         assert!(direct.control.try_recv().is_ok() && direct.bulk.try_recv().is_ok());
@@ -300,8 +347,34 @@ mod tests {
     }
 
     #[test]
+    fn a_patient_roster_tells_of_a_relayed_member_once_it_is_direct_or_nothing_better_comes() {
+        let (outlet, mut events) = queue();
+        let roster = Arc::new(Roster::new(outlet, true));
+        let peer = PeerId::new("ada").unwrap();
+        let admit = |id, path| roster.admit(peer.clone(), ConnectionId::new_unchecked(id), rank(path)).unwrap();
+        let direct = Path::Direct(Transport::WebRtc);
+        let relayed_link = admit(1, Path::Relayed);
+        assert_eq!(events.try_next(), None);
+        assert_eq!(roster.send(&peer, outgoing(b"body")), Err(SendError::Absent));
+        assert!(roster.members().is_empty() && !roster.is_empty());
+        let direct_link = admit(2, direct);
+        assert_eq!(events.try_next(), Some(Event::Joined { peer: peer.clone(), path: direct }));
+        drop(direct_link);
+        assert_eq!(events.try_next(), Some(Event::Moved { peer: peer.clone(), path: Path::Relayed }));
+        drop(relayed_link);
+        assert_eq!(events.try_next(), Some(Event::Left { peer: peer.clone() }));
+        drop(admit(3, Path::Relayed));
+        assert_eq!(events.try_next(), None, "who was never told of does not leave");
+        let _link = admit(4, Path::Relayed);
+        roster.announce(&peer);
+        roster.announce(&peer);
+        assert_eq!(events.try_next(), Some(Event::Joined { peer: peer.clone(), path: Path::Relayed }));
+        assert_eq!(events.try_next(), None);
+    }
+
+    #[test]
     fn links_of_equal_rank_both_stay() {
-        let roster = Arc::new(Roster::new(queue().0));
+        let roster = Arc::new(Roster::new(queue().0, false));
         let peer = PeerId::new("ada").unwrap();
         let links = [1, 2].map(|id| {
             let rank = rank(Path::Direct(Transport::Tcp));
@@ -317,7 +390,7 @@ mod tests {
 
     #[test]
     fn the_room_is_full_at_its_limit_and_traffic_is_not_remembered_for_ever() {
-        let roster = Arc::new(Roster::new(queue().0));
+        let roster = Arc::new(Roster::new(queue().0, false));
         let peer = |index: usize| PeerId::new(format!("peer{index}")).unwrap();
         let admit = |index| roster.admit(peer(index), ConnectionId::new_unchecked(index), rank(Path::Relayed));
         let members: Vec<_> = (0..ROOM_PEERS_MAX).map(|index| admit(index).unwrap()).collect();

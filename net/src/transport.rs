@@ -1,53 +1,91 @@
-//! QUIC and TCP as nodes, relays and evil peers of tests use them, and listening without surprises.
+//! The transports that nodes, relays and evil peers of tests use, and listening without surprises.
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 
 use libp2p::core::Transport as _;
-use libp2p::core::muxing::StreamMuxerBox;
-use libp2p::core::transport::{Boxed, TransportError};
+use libp2p::core::muxing::{StreamMuxer, StreamMuxerBox};
+use libp2p::core::transport::timeout::TransportTimeout;
+use libp2p::core::transport::{Boxed, ListenerId, TransportError};
 use libp2p::core::upgrade::Version;
 use libp2p::identity::Keypair;
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::NetworkBehaviour;
-use libp2p::{Multiaddr, PeerId, Swarm, noise, quic, tcp, yamux};
+use libp2p::{Multiaddr, PeerId, Swarm, dns, noise, quic, tcp, websocket};
 use protocol::limits::HANDSHAKE_TIME_MAX;
 use tokio::net::TcpSocket;
 
+use crate::assembly::yamux_config;
+use crate::event::{Path, Transport};
 use crate::handle::NetError;
-use crate::limits::{QUIC_KEEP_ALIVE, QUIC_SILENCE_MAX};
+use crate::limits::{QUIC_KEEP_ALIVE, QUIC_SILENCE_MAX, WEBSOCKET_MESSAGE_BYTES_MAX};
 use crate::timed_close::TimedClose;
+use crate::webtransport;
 
-/// TCP (Noise, Yamux, no delay) and QUIC with short silences, so that a killed peer is soon noticed.
+/// TCP and WebSocket (Noise, Yamux, no delay), QUIC and WebTransport with short silences, so that a killed peer is soon
+/// noticed; and names in place of IP addresses for all of them.
 ///
-/// At most `streams_max` streams per connection. Every connection closes in bounded time.
+/// At most `streams_max` streams per connection. Every connection closes in bounded time. Must be called within a tokio
+/// runtime.
 pub fn native(keypair: &Keypair, streams_max: usize) -> Result<Boxed<(PeerId, StreamMuxerBox)>, NetError> {
     // Without a choice QUIC's first handshake would panic; a choice made before stays.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let noise = noise::Config::new(keypair).map_err(|error| NetError::Setup(error.to_string()))?;
-    let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
+    let noise = noise::Config::new(keypair).map_err(setup)?;
+    let tcp = || tcp::tokio::Transport::new(tcp::Config::default().nodelay(true));
+    // Names are resolved below WebSocket, which needs them for the certificates of wss.
+    let mut websocket = websocket::Config::new(dns::tokio::Transport::system(tcp()).map_err(setup)?);
+    websocket.set_max_data_size(WEBSOCKET_MESSAGE_BYTES_MAX);
+    let websocket = websocket
+        .upgrade(Version::V1Lazy)
+        .authenticate(noise.clone())
+        .multiplex(yamux_config(streams_max))
+        .timeout(HANDSHAKE_TIME_MAX)
+        .map(|(peer, muxer), _| (peer, timed(muxer)));
+    let tcp = tcp()
         .upgrade(Version::V1Lazy)
         .authenticate(noise)
         .multiplex(yamux_config(streams_max))
         .timeout(HANDSHAKE_TIME_MAX)
-        .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(TimedClose::new(StreamMuxerBox::new(muxer)))));
+        .map(|(peer, muxer), _| (peer, timed(muxer)));
+    let webtransport = webtransport::Transport::new(keypair.clone(), streams_max);
+    let webtransport = TransportTimeout::new(webtransport, HANDSHAKE_TIME_MAX)
+        .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)));
     let mut config = quic::Config::new(keypair);
     config.max_idle_timeout = u32::try_from(QUIC_SILENCE_MAX.as_millis()).expect("seconds fit");
     config.keep_alive_interval = QUIC_KEEP_ALIVE;
     config.max_concurrent_stream_limit = u32::try_from(streams_max).unwrap_or(u32::MAX);
     let quic = quic::tokio::Transport::new(config).map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)));
-    Ok(tcp.or_transport(quic).map(|either, _| either.into_inner()).boxed())
+    let plain = tcp.or_transport(quic).map(|either, _| either.into_inner());
+    let plain = plain.or_transport(webtransport).map(|either, _| either.into_inner());
+    let named = dns::tokio::Transport::system(plain.boxed()).map_err(setup)?;
+    Ok(websocket.or_transport(named).map(|either, _| either.into_inner()).boxed())
 }
 
-/// Yamux with a bounded number of streams.
-pub(crate) fn yamux_config(streams_max: usize) -> yamux::Config {
-    let mut config = yamux::Config::default();
-    config.set_max_num_streams(streams_max);
-    config
+/// Those of a node's addresses that are worth dialling: what is made for browsers only where there is nothing else.
+pub(crate) fn worth_dialling(addresses: &[Multiaddr]) -> Vec<Multiaddr> {
+    let is_native = |address: &&Multiaddr| match Path::of(address) {
+        Path::Direct(Transport::Quic | Transport::Tcp) | Path::Relayed => true,
+        Path::Direct(Transport::WebTransport | Transport::WebRtc | Transport::WebSocket | Transport::Other) => false,
+    };
+    let native: Vec<_> = addresses.iter().filter(is_native).cloned().collect();
+    if native.is_empty() { addresses.to_vec() } else { native }
+}
+
+fn timed<M>(muxer: M) -> StreamMuxerBox
+where
+    M: StreamMuxer + Send + 'static,
+    M::Substream: Send + 'static,
+    M::Error: Send + Sync + 'static,
+{
+    StreamMuxerBox::new(TimedClose::new(StreamMuxerBox::new(muxer)))
+}
+
+fn setup(error: impl std::fmt::Display) -> NetError {
+    NetError::Setup(error.to_string())
 }
 
 /// Listens on `address`, or says what to do about it.
-pub fn listen<B: NetworkBehaviour>(swarm: &mut Swarm<B>, address: &Multiaddr) -> Result<(), NetError> {
+pub fn listen<B: NetworkBehaviour>(swarm: &mut Swarm<B>, address: &Multiaddr) -> Result<ListenerId, NetError> {
     let failed = |error: &io::Error| match error.kind() {
         io::ErrorKind::AddrInUse => NetError::AddressInUse { address: address.clone() },
         _ => NetError::Listen { address: address.clone(), reason: error.to_string() },
@@ -60,10 +98,12 @@ pub fn listen<B: NetworkBehaviour>(swarm: &mut Swarm<B>, address: &Multiaddr) ->
         None => (),
     }
     match swarm.listen_on(address.clone()) {
-        Ok(_) => Ok(()),
+        Ok(listener) => Ok(listener),
         Err(TransportError::Other(error)) => Err(failed(&error)),
         Err(TransportError::MultiaddrNotSupported(_)) => {
-            let reason = "not an address of QUIC or TCP, such as /ip4/0.0.0.0/udp/0/quic-v1".to_owned();
+            let reason = "not an address to listen on, such as /ip4/0.0.0.0/udp/0/quic-v1, /ip4/0.0.0.0/tcp/0, \
+                          /ip4/0.0.0.0/udp/0/quic-v1/webtransport or /ip4/0.0.0.0/tcp/0/ws"
+                .to_owned();
             Err(NetError::Listen { address: address.clone(), reason })
         }
     }

@@ -9,9 +9,9 @@ use protocol::frame::{Decoder, Frame, FrameError};
 use protocol::{Message, PeerId};
 
 use super::{Flow, LinkEnd};
-use crate::event::{DropReason, Outlet};
+use crate::event::DropReason;
 use crate::limits::{PROGRESS_BYTES_MIN, PROGRESS_TIME_MAX, READ_BYTES};
-use crate::roster::Counters;
+use crate::roster::{Counters, Roster};
 
 /// Reads until the stream ends, the peer breaks the protocol or stalls, or the node stops listening.
 ///
@@ -19,7 +19,7 @@ use crate::roster::Counters;
 pub(super) async fn read<S: AsyncRead + Unpin>(
     mut stream: S,
     peer: &PeerId,
-    outlet: &Outlet,
+    roster: &Roster,
     counters: &Counters,
     flow: &Flow,
 ) -> LinkEnd {
@@ -43,7 +43,7 @@ pub(super) async fn read<S: AsyncRead + Unpin>(
         counters.bytes_in.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         progress += bytes.len();
         decoder.push(bytes);
-        match deliver_all(&mut decoder, peer, outlet, flow).await {
+        match deliver_all(&mut decoder, peer, roster, flow).await {
             Ok(Delivery { is_heard: false, .. }) => return LinkEnd::Closed,
             Ok(Delivery { is_complete: true, .. }) => progress = PROGRESS_BYTES_MIN,
             Ok(Delivery { is_complete: false, .. }) => (),
@@ -66,7 +66,7 @@ struct Delivery {
 async fn deliver_all(
     decoder: &mut Decoder<Message>,
     peer: &PeerId,
-    outlet: &Outlet,
+    roster: &Roster,
     flow: &Flow,
 ) -> Result<Delivery, FrameError> {
     let mut delivery = Delivery { is_heard: true, is_complete: false };
@@ -74,7 +74,8 @@ async fn deliver_all(
         delivery.is_complete = true;
         match frame {
             Frame::Message(message, body) => {
-                delivery.is_heard &= outlet.push_message(peer.clone(), message, body).await;
+                roster.announce(peer);
+                delivery.is_heard &= roster.outlet.push_message(peer.clone(), message, body).await;
             }
             Frame::Credit(bytes) => flow.handle_grant(bytes)?,
         }

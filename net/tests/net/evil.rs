@@ -12,7 +12,7 @@ fn no_trace_of(event: &Event, stranger: &protocol::PeerId) -> bool {
     match event {
         Event::Joined { peer, .. } | Event::Left { peer } | Event::Dropped { peer, .. } => peer != stranger,
         Event::Message { from, .. } | Event::Presence { from, .. } => from != stranger,
-        Event::Listening { .. } | Event::RelayConnected | Event::RelayLost => true,
+        Event::Listening { .. } | Event::Moved { .. } | Event::RelayConnected | Event::RelayLost => true,
     }
 }
 

@@ -11,8 +11,14 @@ use protocol::{RoomLink, RoomSecret};
 use crate::world::{Node, config, deliver, pair, room};
 
 #[tokio::test]
-async fn two_nodes_meet_over_quic_and_over_tcp() {
-    for (transport, path) in [("quic", Transport::Quic), ("tcp", Transport::Tcp)] {
+async fn two_nodes_meet_over_every_transport() {
+    let transports = [
+        ("quic", Transport::Quic),
+        ("tcp", Transport::Tcp),
+        ("webtransport", Transport::WebTransport),
+        ("ws", Transport::WebSocket),
+    ];
+    for (transport, path) in transports {
         let keys = room();
         let mut ada = Node::join(&keys, &[]).await;
         let mut bob = Node::join(&keys, &[ada.address(transport).await]).await;
@@ -91,7 +97,7 @@ async fn who_shuts_down_is_seen_to_leave_after_its_last_message() {
 
 #[tokio::test]
 async fn a_killed_peer_is_noticed_within_seconds() {
-    for transport in ["quic", "tcp"] {
+    for transport in ["quic", "tcp", "webtransport"] {
         let secret = RoomSecret::from_random(rand::random());
         let mut ada = Node::join(&secret.keys(), &[]).await;
         let via = vec![ada.address(transport).await.to_string()];
@@ -132,7 +138,7 @@ async fn a_child_that_waits_to_be_killed() {
 async fn a_taken_port_is_named_together_with_the_way_out() {
     let keys = room();
     let mut ada = Node::join(&keys, &[]).await;
-    for transport in ["quic", "tcp"] {
+    for transport in ["quic", "tcp", "ws"] {
         let mut taken = ada.address(transport).await;
         taken.pop();
         let error = start(Config { listen: vec![taken.clone()], ..config(&keys) }).await.unwrap_err();

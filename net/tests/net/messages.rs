@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use net::raw::RawPeer;
-use net::{DropReason, Event, SendError};
+use net::{DropReason, Event, Path, Probe, ProbeError, SendError, Transport};
 use protocol::frame::encode_header;
 use protocol::limits::{BODY_BYTES_MAX, INBOX_MESSAGES_MAX, OUTBOX_MESSAGES_MAX};
 
@@ -11,7 +11,7 @@ use crate::world::{Node, body, deliver, heartbeat, keypair, pair, room};
 
 #[tokio::test]
 async fn large_bodies_arrive_whole_both_ways_at_once() {
-    for transport in ["quic", "tcp"] {
+    for transport in ["quic", "tcp", "webtransport", "ws"] {
         let (mut ada, mut bob) = pair(&room(), transport).await;
         let sizes = [1, 65_536, 65_537, 1 << 20, 5_000_001, 12 << 20, BODY_BYTES_MAX];
         for (lease, bytes) in (0..).zip(sizes) {
@@ -86,4 +86,20 @@ async fn a_disconnected_peer_stays_away_for_a_while() {
     let carol = Node::join(&room(), &[]).await;
     assert_eq!(ada.send(&carol.peer, &heartbeat(0), &[]), Err(SendError::Absent));
     assert!(ada.handle.members().is_empty() && bob.handle.members().is_empty());
+}
+
+#[tokio::test]
+async fn the_path_to_a_member_can_be_measured_within_limits() {
+    let keys = room();
+    let (ada, bob) = pair(&keys, "quic").await;
+    let echo = ada.handle.probe(&bob.peer, Probe::Echo { bytes: 16 * 1024, count: 5 }).await.unwrap();
+    assert_eq!((echo.path, echo.echoes.len(), echo.bytes), (Path::Direct(Transport::Quic), 5, 5 * 16 * 1024));
+    assert!(echo.echo_p50().is_some_and(|time| time <= echo.took));
+    for probe in [Probe::Upload { bytes: 1 << 20, count: 2 }, Probe::Download { bytes: 1 << 20, count: 2 }] {
+        let measured = bob.handle.probe(&ada.peer, probe).await.unwrap();
+        assert!(measured.bytes == 2 << 20 && measured.bytes_per_s() > 0.0);
+    }
+    let too_long = ada.handle.probe(&bob.peer, Probe::Upload { bytes: 1 << 20, count: 65 }).await;
+    assert!(matches!(too_long, Err(ProbeError::TooLong)));
+    assert!(matches!(ada.handle.probe(&ada.peer, Probe::Echo { bytes: 1, count: 1 }).await, Err(ProbeError::Absent)));
 }

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use libp2p::multiaddr::Protocol;
 use net::{Config, Event, Events, Handle, Keypair, Multiaddr, Path, SendError, start};
 use protocol::{Activity, LeaseId, Message, PeerId, Presence, RoomKeys, RoomSecret, ToRequester};
 
@@ -67,9 +68,9 @@ impl Node {
         }
     }
 
-    /// The first address whose text contains `transport`; may be asked any number of times.
+    /// The first address of `transport` (quic, tcp, webtransport, ws, p2p-circuit); may be asked any number of times.
     pub async fn address(&mut self, transport: &str) -> Multiaddr {
-        let has = |address: &&Multiaddr| address.to_string().contains(transport);
+        let has = |address: &&Multiaddr| transport_of(address) == transport;
         if let Some(address) = self.addresses.iter().find(has) {
             return address.clone();
         }
@@ -126,6 +127,19 @@ impl Node {
         }
         self.skipped.drain(..).collect()
     }
+}
+
+/// The last part of an address that is a transport's name.
+pub fn transport_of(address: &Multiaddr) -> &'static str {
+    let name = |part: Protocol<'_>| match part {
+        Protocol::QuicV1 => Some("quic"),
+        Protocol::Tcp(_) => Some("tcp"),
+        Protocol::WebTransport => Some("webtransport"),
+        Protocol::Ws(_) => Some("ws"),
+        Protocol::P2pCircuit => Some("p2p-circuit"),
+        _ => None,
+    };
+    address.iter().filter_map(name).last().unwrap_or("none")
 }
 
 /// Two members of `keys`, connected over `transport`.

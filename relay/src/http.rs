@@ -1,12 +1,17 @@
-//! The HTTP API: who the relay is, whether it is well, and how much it does.
+//! The HTTP API: who the relay is, whether it is well, and how much it does; and the page, where there is one.
 
 use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{HeaderValue, header};
+use axum::middleware::map_response;
+use axum::response::Response;
 use axum::routing::get;
 use axum::{Json, Router};
+use libp2p::Multiaddr;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::limits::HTTP_BODY_BYTES_MAX;
+use crate::site::Site;
 use crate::stats::Stats;
 
 /// What `GET /addrs` says.
@@ -18,25 +23,56 @@ pub(crate) struct Addresses {
     pub addrs: Vec<String>,
 }
 
+/// Who the relay is and where it is at present.
+#[derive(Clone)]
+pub(crate) struct Whereabouts {
+    /// The relay's peer id.
+    pub peer: String,
+    /// Where to connect, each ending in the peer id.
+    pub addresses: watch::Receiver<Vec<Multiaddr>>,
+}
+
+impl Whereabouts {
+    fn now(&self) -> Addresses {
+        let addrs = self.addresses.borrow().iter().map(Multiaddr::to_string).collect();
+        Addresses { peer: self.peer.clone(), addrs }
+    }
+}
+
 #[derive(Clone)]
 struct Known {
-    addresses: Addresses,
+    whereabouts: Whereabouts,
     stats: watch::Receiver<Stats>,
 }
 
-/// All routes.
-pub(crate) fn router(addresses: Addresses, stats: watch::Receiver<Stats>) -> Router {
-    Router::new()
-        .route("/", get(welcome))
+/// All routes. With a site, everything that is not the API is the page's.
+pub(crate) fn router(whereabouts: Whereabouts, stats: watch::Receiver<Stats>, site: Option<Site>) -> Router {
+    let api = Router::new()
+        .route("/api", get(welcome))
         .route("/addrs", get(addrs))
         .route("/api/health", get(health))
-        .route("/api/stats", get(counts))
-        .layer(DefaultBodyLimit::max(HTTP_BODY_BYTES_MAX))
-        .with_state(Known { addresses, stats })
+        .route("/api/stats", get(counts));
+    let api = if site.is_none() { api.route("/", get(welcome)) } else { api };
+    let api = api.layer(map_response(open_to_all)).with_state(Known { whereabouts, stats });
+    let all = match site {
+        Some(site) => api.fallback_service(site.routes()),
+        None => api,
+    };
+    all.layer(DefaultBodyLimit::max(HTTP_BODY_BYTES_MAX))
+}
+
+/// Pages from other servers may use this relay; what it tells is no secret and is never old.
+async fn open_to_all(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    headers.insert("cross-origin-resource-policy", HeaderValue::from_static("cross-origin"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
 }
 
 async fn welcome(State(known): State<Known>) -> String {
-    let Addresses { peer, addrs } = known.addresses;
+    let Addresses { peer, addrs } = known.whereabouts.now();
     format!(
         "This is a Manyhands relay. It introduces the members of a room to each other and carries the connections of\n\
          those who cannot reach each other directly. It sees who connects to whom and how much they send, but not what.\n\
@@ -54,7 +90,7 @@ async fn welcome(State(known): State<Known>) -> String {
 }
 
 async fn addrs(State(known): State<Known>) -> Json<Addresses> {
-    Json(known.addresses)
+    Json(known.whereabouts.now())
 }
 
 async fn health() -> Json<serde_json::Value> {

@@ -11,11 +11,13 @@ mod listener;
 mod rendezvous;
 mod server;
 pub mod settings;
+mod site;
 mod stats;
 mod swarm;
 mod tap;
 
 pub use server::{Relay, RelayError};
 pub use settings::Settings;
+pub use site::SiteError;
 pub use stats::Stats;
 pub use tap::Tap;

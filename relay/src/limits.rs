@@ -89,16 +89,25 @@ pub const BLOCK_TIME: Duration = Duration::from_secs(600);
 /// Peers whose requests are counted or that are blocked; beyond it the oldest entry is forgotten.
 pub const WATCHED_PEERS_MAX: usize = 2 * CONNECTIONS_MAX as usize;
 
-/// HTTP connections at a time.
-pub const HTTP_CONNECTIONS_MAX: usize = 256;
+/// HTTP connections at a time: a browser that loads the page opens six.
+pub const HTTP_CONNECTIONS_MAX: usize = 512;
 
 /// An HTTP connection may be silent for this long and must be over after [`HTTP_TIME_MAX`].
 pub const HTTP_SILENCE_MAX: Duration = Duration::from_secs(10);
-/// See [`HTTP_SILENCE_MAX`].
-pub const HTTP_TIME_MAX: Duration = Duration::from_secs(60);
+/// The page, the engine and the demo model are 30 MB: enough for them at half a megabit per second. See [`HTTP_SILENCE_MAX`].
+pub const HTTP_TIME_MAX: Duration = Duration::from_secs(600);
 
 /// A request has no body that anyone reads.
 pub const HTTP_BODY_BYTES_MAX: usize = 16 * 1024;
+
+/// Bytes of the list of the page's files: [`SITE_FILES_MAX`] entries.
+pub const SITE_LIST_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Files of the page; it has a few dozen, a model in parts some hundreds.
+pub const SITE_FILES_MAX: usize = 4096;
+
+/// Bytes of a file in memory for each connection that it is sent on.
+pub const SITE_CHUNK_BYTES: usize = 64 * 1024;
 
 /// Open connections may take this long to end at a shutdown.
 pub const FAREWELL_TIME_MAX: Duration = Duration::from_secs(3);

@@ -7,17 +7,17 @@ use std::path::PathBuf;
 
 use libp2p::Multiaddr;
 use libp2p::identity::Keypair;
-use libp2p::multiaddr::Protocol;
 use net::NetError;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tracing::debug;
 
-use crate::http::{Addresses, router};
+use crate::http::{Whereabouts, router};
 use crate::identity;
 use crate::limits::FAREWELL_TIME_MAX;
 use crate::listener::Bounded;
 use crate::settings::Settings;
+use crate::site::{Site, SiteError};
 use crate::swarm::Meeting;
 use crate::tap::Meter;
 
@@ -40,6 +40,16 @@ pub enum RelayError {
         /// What is wrong.
         reason: io::Error,
     },
+    /// The page cannot be served.
+    #[error(
+        "cannot serve the page from {folder}: {reason}; make the folder with `cargo xtask web`, or choose another with --web"
+    )]
+    Web {
+        /// The folder.
+        folder: PathBuf,
+        /// What is wrong.
+        reason: SiteError,
+    },
     /// A peer address cannot be listened on.
     #[error("cannot listen for peers: {0} (--listen)")]
     Listen(#[from] NetError),
@@ -49,6 +59,7 @@ pub enum RelayError {
 pub struct Relay {
     http: TcpListener,
     http_address: SocketAddr,
+    site: Option<Site>,
     meeting: Meeting,
 }
 
@@ -60,21 +71,23 @@ impl Relay {
                 .map_err(|reason| RelayError::Data { folder: folder.clone(), reason })?,
             None => Keypair::generate_ed25519(),
         };
+        let open =
+            |folder: &PathBuf| Site::open(folder).map_err(|reason| RelayError::Web { folder: folder.clone(), reason });
+        let site = settings.web.as_ref().map(open).transpose()?;
         let address = settings.http;
         let failed = |reason| RelayError::Http { address, reason };
         let http = TcpListener::bind(address).await.map_err(failed)?;
         let http_address = http.local_addr().map_err(failed)?;
         let meeting = Meeting::bind(&keypair, &settings.listen, settings.external, Meter::new(settings.tap)).await?;
-        Ok(Self { http, http_address, meeting })
+        Ok(Self { http, http_address, site, meeting })
     }
 
     /// Serves until `shutdown` completes, then closes everything within [`FAREWELL_TIME_MAX`].
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let addresses =
-            Addresses { peer: self.peer(), addrs: self.addresses().iter().map(Multiaddr::to_string).collect() };
-        let Self { http, meeting, .. } = self;
+        let whereabouts = Whereabouts { peer: self.peer(), addresses: self.meeting.addresses() };
+        let Self { http, site, meeting, .. } = self;
         let (order, ordered) = watch::channel(false);
-        let app = router(addresses, meeting.stats());
+        let app = router(whereabouts, meeting.stats(), site);
         let mut until = ordered.clone();
         let until = async move {
             // An error means that the relay is being dropped, which is a shutdown as well.
@@ -108,14 +121,9 @@ impl Relay {
         self.meeting.peer().to_base58()
     }
 
-    /// Where peers connect, each address ending in the peer id.
+    /// Where peers connect, each address ending in the peer id; later ones are told by `GET /addrs`.
     pub fn addresses(&self) -> Vec<Multiaddr> {
-        let peer = self.meeting.peer();
-        let full = |address: Multiaddr| match address.iter().last() {
-            Some(Protocol::P2p(_)) => address,
-            _ => address.with(Protocol::P2p(peer)),
-        };
-        self.meeting.addresses().into_iter().map(full).collect()
+        self.meeting.addresses().borrow().clone()
     }
 }
 

@@ -10,13 +10,22 @@ use libp2p::Multiaddr;
 use serde::Deserialize;
 
 use crate::limits::CONFIG_BYTES_MAX;
+use crate::site;
 use crate::tap::Tap;
 
 /// Where the HTTP API listens unless told otherwise: this machine only.
 const HTTP: &str = "127.0.0.1:8080";
 
-/// Where peers connect unless told otherwise: everywhere, on libp2p's usual port.
-const LISTEN: [&str; 2] = ["/ip4/0.0.0.0/udp/4001/quic-v1", "/ip4/0.0.0.0/tcp/4001"];
+/// Where peers connect unless told otherwise: everywhere, programs on libp2p's usual port and browsers on the next.
+const LISTEN: [&str; 4] = [
+    "/ip4/0.0.0.0/udp/4001/quic-v1",
+    "/ip4/0.0.0.0/tcp/4001",
+    "/ip4/0.0.0.0/udp/4002/quic-v1/webtransport",
+    "/ip4/0.0.0.0/tcp/4002/ws",
+];
+
+/// In place of a folder: no page.
+const NO_PAGE: &str = "none";
 
 const LOG: &str = "warn,relay=info";
 
@@ -25,12 +34,14 @@ const LOG: &str = "warn,relay=info";
 pub struct Settings {
     /// Where the HTTP API listens; port 0 picks a free one.
     pub http: SocketAddr,
-    /// Where peers connect, over QUIC and TCP.
+    /// Where peers connect, over QUIC, TCP, WebTransport and WebSocket.
     pub listen: Vec<Multiaddr>,
     /// Addresses that others reach this relay at; those it listens on if empty.
     pub external: Vec<Multiaddr>,
     /// Folder of the identity key; `None` for a fresh identity that is not kept.
     pub data: Option<PathBuf>,
+    /// Folder of the page, made by `cargo xtask web`; `None` for a relay without one.
+    pub web: Option<PathBuf>,
     /// What is logged, as in `RUST_LOG`.
     pub log: String,
     /// A recorder of everything the relay sees, for tests.
@@ -43,13 +54,14 @@ pub struct Settings {
 #[derive(Clone, Debug, Default, Parser)]
 #[command(name = "manyhands-relay", version, after_help = EXAMPLES)]
 pub struct Flags {
-    /// TOML file with any of: http, listen, external_addresses, data, log.
+    /// TOML file with any of: http, listen, external_addresses, data, web, log.
     #[arg(long, value_name = "FILE", env = "MANYHANDS_RELAY_CONFIG")]
     pub config: Option<PathBuf>,
     /// Address and port of the HTTP API; port 0 picks a free one [default: 127.0.0.1:8080].
     #[arg(long, value_name = "ADDRESS:PORT", env = "MANYHANDS_RELAY_HTTP")]
     pub http: Option<SocketAddr>,
-    /// Where peers connect; may be repeated [default: QUIC and TCP on port 4001 of every interface].
+    /// Where peers connect; may be repeated [default: on every interface, QUIC and TCP on port 4001, and for browsers
+    /// WebTransport and WebSocket on port 4002].
     #[arg(long, value_name = "MULTIADDR", env = "MANYHANDS_RELAY_LISTEN", value_delimiter = ',')]
     pub listen: Vec<Multiaddr>,
     /// Where others reach this relay, if that is not where it listens (behind NAT, in a container); may be repeated.
@@ -58,6 +70,9 @@ pub struct Flags {
     /// Folder that keeps the identity key [default: manyhands-relay in the user's data folder].
     #[arg(long, value_name = "FOLDER", env = "MANYHANDS_RELAY_DATA")]
     pub data: Option<PathBuf>,
+    /// Folder of the page to serve, or `none` [default: the folder `web` beside the program or one above, if it is there].
+    #[arg(long, value_name = "FOLDER", env = "MANYHANDS_RELAY_WEB")]
+    pub web: Option<PathBuf>,
     /// What to log to standard error: error, warn, info, debug, trace, or module=level pairs [default: warn,relay=info].
     #[arg(long, value_name = "FILTER", env = "MANYHANDS_RELAY_LOG")]
     pub log: Option<String>,
@@ -70,9 +85,11 @@ const EXAMPLES: &str = "\
 Examples:
   On this machine only, ports chosen freely:
     manyhands-relay --http 127.0.0.1:0 --listen /ip4/127.0.0.1/udp/0/quic-v1 --listen /ip4/127.0.0.1/tcp/0
-  On a server with a public name, behind a web server that forwards to port 8080:
+  On a server with a public name, behind a web server that forwards to ports 8080 (HTTP) and 4002 (WebSocket):
     manyhands-relay --external-address /dns4/relay.example/udp/4001/quic-v1 \\
-                    --external-address /dns4/relay.example/tcp/4001
+                    --external-address /dns4/relay.example/tcp/4001 \\
+                    --external-address /dns4/relay.example/udp/4002/quic-v1/webtransport \\
+                    --external-address /dns4/relay.example/tcp/443/wss
   The same from the environment:
     MANYHANDS_RELAY_EXTERNAL_ADDRESS=/dns4/relay.example/udp/4001/quic-v1 manyhands-relay
 
@@ -90,6 +107,8 @@ pub struct ConfigFile {
     pub external_addresses: Option<Vec<Multiaddr>>,
     /// See [`Flags::data`].
     pub data: Option<PathBuf>,
+    /// See [`Flags::web`].
+    pub web: Option<PathBuf>,
     /// See [`Flags::log`].
     pub log: Option<String>,
 }
@@ -118,9 +137,15 @@ pub enum ConfigError {
 impl Settings {
     /// Settings for a relay on loopback with free ports and a fresh identity, as tests want it.
     pub fn loopback() -> Self {
-        let listen = ["/ip4/127.0.0.1/udp/0/quic-v1", "/ip4/127.0.0.1/tcp/0"].map(constant).to_vec();
+        let listen = [
+            "/ip4/127.0.0.1/udp/0/quic-v1",
+            "/ip4/127.0.0.1/tcp/0",
+            "/ip4/127.0.0.1/udp/0/quic-v1/webtransport",
+            "/ip4/127.0.0.1/tcp/0/ws",
+        ];
+        let listen = listen.map(constant).to_vec();
         let http = SocketAddr::from(([127, 0, 0, 1], 0));
-        Self { http, listen, external: Vec::new(), data: None, log: LOG.to_owned(), tap: None }
+        Self { http, listen, external: Vec::new(), data: None, web: None, log: LOG.to_owned(), tap: None }
     }
 
     /// Reads the configuration file that the flags name, if any, and puts everything together.
@@ -139,8 +164,13 @@ impl Settings {
         let listen = listed(flags.listen, file.listen).unwrap_or_else(|| LISTEN.map(constant).to_vec());
         let external = listed(flags.external_address, file.external_addresses).unwrap_or_default();
         let data = Some(flags.data.or(file.data).unwrap_or_else(default_data));
+        let web = match flags.web.or(file.web) {
+            Some(folder) if folder == Path::new(NO_PAGE) => None,
+            Some(folder) => Some(folder),
+            None => default_web(),
+        };
         let log = flags.log.or(file.log).unwrap_or_else(|| LOG.to_owned());
-        Self { http, listen, external, data, log, tap: None }
+        Self { http, listen, external, data, web, log, tap: None }
     }
 }
 
@@ -162,6 +192,13 @@ fn default_data() -> PathBuf {
     data.unwrap_or_default().join("manyhands-relay")
 }
 
+/// `web` beside the program, or one folder above it, as in a checkout's build folder.
+fn default_web() -> Option<PathBuf> {
+    let program = std::env::current_exe().ok()?;
+    let beside = program.ancestors().skip(1).take(2).map(|folder| folder.join("web"));
+    beside.into_iter().find(|folder| folder.join(site::LIST).is_file())
+}
+
 fn constant(text: &str) -> Multiaddr {
     text.parse().expect("a constant multiaddress parses")
 }
@@ -178,23 +215,27 @@ mod tests {
 
     #[test]
     fn flags_win_over_the_file_and_the_file_over_defaults() {
-        let from_file =
-            file("http = \"127.0.0.1:1\"\nlisten = [\"/ip4/127.0.0.1/tcp/1\"]\ndata = \"/file\"\nlog = \"debug\"");
+        let from_file = file(
+            "http = \"127.0.0.1:1\"\nlisten = [\"/ip4/127.0.0.1/tcp/1\"]\ndata = \"/file\"\nweb = \"/page\"\nlog = \"debug\"",
+        );
         let settings = Settings::resolve(Flags::default(), from_file.clone());
         assert_eq!(settings.http.port(), 1);
         assert_eq!(settings.listen, [constant("/ip4/127.0.0.1/tcp/1")]);
         assert_eq!(settings.data, Some("/file".into()));
+        assert_eq!(settings.web, Some("/page".into()));
         assert_eq!(settings.log, "debug");
         let flags = Flags {
             http: Some("127.0.0.1:2".parse().unwrap()),
             listen: vec![constant("/ip4/127.0.0.1/tcp/2")],
             data: Some("/flag".into()),
+            web: Some("none".into()),
             ..Flags::default()
         };
         let settings = Settings::resolve(flags, from_file);
         assert_eq!(settings.http.port(), 2);
         assert_eq!(settings.listen, [constant("/ip4/127.0.0.1/tcp/2")]);
         assert_eq!(settings.data, Some("/flag".into()));
+        assert_eq!(settings.web, None);
         let settings = Settings::resolve(Flags::default(), ConfigFile::default());
         assert_eq!(settings.http, HTTP.parse().unwrap());
         assert_eq!(settings.listen, LISTEN.map(constant));

@@ -1,10 +1,12 @@
 //! The relay's libp2p side: carries circuits, keeps the rendezvous, and dials nobody.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use libp2p::core::Transport;
 use libp2p::identity::Keypair;
+use libp2p::multiaddr::Protocol;
 use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
 use libp2p::{
     Multiaddr, PeerId, Swarm, SwarmBuilder, allow_block_list, connection_limits, identify, ping, relay,
@@ -41,6 +43,10 @@ pub(crate) struct Meeting {
     /// Addresses named by the operator; when empty, those we listen on are announced.
     external: Vec<Multiaddr>,
     listening: Vec<Multiaddr>,
+    /// The certificates that our WebTransport shows at present.
+    certhashes: Vec<Protocol<'static>>,
+    /// What is announced, each ending in the peer id.
+    announced: watch::Sender<Vec<Multiaddr>>,
     meter: Meter,
     ledger: Ledger,
     registrations: Registrations,
@@ -58,16 +64,16 @@ impl Meeting {
         meter: Meter,
     ) -> Result<Self, NetError> {
         let mut swarm = swarm(keypair, meter.clone())?;
+        let mut silent = HashSet::new();
         for address in addresses {
-            listen(&mut swarm, address)?;
-        }
-        for address in &external {
-            swarm.add_external_address(address.clone());
+            silent.insert(listen(&mut swarm, address)?);
         }
         let mut meeting = Self {
             swarm,
             external,
             listening: Vec::new(),
+            certhashes: Vec::new(),
+            announced: watch::Sender::default(),
             meter,
             ledger: Ledger::default(),
             registrations: Registrations::default(),
@@ -75,8 +81,12 @@ impl Meeting {
             started: Instant::now(),
             stats: watch::Sender::default(),
         };
-        while meeting.listening.len() < addresses.len() {
+        meeting.announce();
+        while !silent.is_empty() {
             let event = meeting.swarm.select_next_some().await;
+            if let SwarmEvent::NewListenAddr { listener_id, .. } = &event {
+                silent.remove(listener_id);
+            }
             meeting.handle(event);
         }
         Ok(meeting)
@@ -110,9 +120,9 @@ impl Meeting {
         *self.swarm.local_peer_id()
     }
 
-    /// The addresses to be announced, without the peer id.
-    pub fn addresses(&self) -> Vec<Multiaddr> {
-        if self.external.is_empty() { self.listening.clone() } else { self.external.clone() }
+    /// The addresses that are announced, each ending in the peer id; certificates and interfaces change them.
+    pub fn addresses(&self) -> watch::Receiver<Vec<Multiaddr>> {
+        self.announced.subscribe()
     }
 
     pub fn stats(&self) -> watch::Receiver<Stats> {
@@ -140,14 +150,18 @@ impl Meeting {
         match event {
             SwarmEvent::NewListenAddr { address, .. } => {
                 info!(%address, "listening");
-                if self.external.is_empty() {
-                    self.swarm.add_external_address(address.clone());
+                let certhashes = certhashes(&address);
+                if !certhashes.is_empty() {
+                    self.certhashes = certhashes;
                 }
                 self.listening.push(address);
+                // Listeners speak in any order; after a restart the same is announced.
+                self.listening.sort();
+                self.announce();
             }
             SwarmEvent::ExpiredListenAddr { address, .. } => {
-                self.swarm.remove_external_address(&address);
                 self.listening.retain(|known| *known != address);
+                self.announce();
             }
             SwarmEvent::ListenerClosed { reason: Err(error), .. } | SwarmEvent::ListenerError { error, .. } => {
                 warn!(%error, "a listener failed");
@@ -157,6 +171,25 @@ impl Meeting {
             SwarmEvent::Behaviour(BehaviourEvent::Rendezvous(event)) => self.handle_rendezvous(event),
             event => trace!(?event, "swarm"),
         }
+    }
+
+    /// Brings what is announced, here and in reservations, up to date.
+    fn announce(&mut self) {
+        let addresses = announced(&self.external, &self.listening, &self.certhashes);
+        for address in self.swarm.external_addresses().cloned().collect::<Vec<_>>() {
+            if !addresses.contains(&address) {
+                self.swarm.remove_external_address(&address);
+            }
+        }
+        for address in &addresses {
+            self.swarm.add_external_address(address.clone());
+        }
+        let peer = self.peer();
+        let full = |address: Multiaddr| match address.iter().last() {
+            Some(Protocol::P2p(_)) => address,
+            _ => address.with(Protocol::P2p(peer)),
+        };
+        self.announced.send_replace(addresses.into_iter().map(full).collect());
     }
 
     fn handle_relay(&mut self, event: relay::Event) {
@@ -200,6 +233,28 @@ impl Meeting {
             self.swarm.behaviour_mut().blocked.block_peer(peer);
         }
     }
+}
+
+/// The operator's addresses if there are any, else those we listen on. An operator cannot know the certificates of
+/// WebTransport, which change with the calendar, so the present ones are appended where none are named.
+fn announced(external: &[Multiaddr], listening: &[Multiaddr], present: &[Protocol<'static>]) -> Vec<Multiaddr> {
+    if external.is_empty() {
+        return listening.to_vec();
+    }
+    let complete = |address: &Multiaddr| {
+        let mut parts: Vec<_> = address.iter().collect();
+        if let Some(place) = parts.iter().position(|part| *part == Protocol::WebTransport)
+            && certhashes(address).is_empty()
+        {
+            parts.splice(place + 1..place + 1, present.iter().cloned());
+        }
+        parts.into_iter().collect()
+    };
+    external.iter().map(complete).collect()
+}
+
+fn certhashes(address: &Multiaddr) -> Vec<Protocol<'static>> {
+    address.iter().filter(|part| matches!(part, Protocol::Certhash(_))).map(|part| part.acquire()).collect()
 }
 
 fn swarm(keypair: &Keypair, meter: Meter) -> Result<Swarm<Behaviour>, NetError> {
@@ -254,4 +309,65 @@ fn circuits() -> relay::Config {
     .reservation_rate_per_ip(per_ip, ip_every)
     .circuit_src_per_peer(per_peer, peer_every)
     .circuit_src_per_ip(per_ip, ip_every)
+}
+
+#[cfg(test)]
+mod tests {
+    use libp2p::core::transport::ListenerId;
+
+    use super::*;
+
+    #[test]
+    fn the_operators_webtransport_gets_the_present_certificates() {
+        let parse = |text: &str| text.parse::<Multiaddr>().unwrap();
+        let named = "/certhash/uEiAHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBw";
+        let ours = "/certhash/uEiAICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICA";
+        let peer = Multiaddr::from(Protocol::P2p(PeerId::random()));
+        let listening = [parse(&format!("/ip4/10.0.0.1/udp/4002/quic-v1/webtransport{ours}"))];
+        let present = certhashes(&listening[0]);
+        assert_eq!(announced(&[], &listening, &present), listening);
+        let cases = [
+            ("/dns4/relay.example/tcp/443/wss".to_owned(), "/dns4/relay.example/tcp/443/wss".to_owned()),
+            (
+                "/dns4/a.example/udp/1/quic-v1/webtransport".into(),
+                format!("/dns4/a.example/udp/1/quic-v1/webtransport{ours}"),
+            ),
+            (
+                format!("/dns4/a.example/udp/1/quic-v1/webtransport{peer}"),
+                format!("/dns4/a.example/udp/1/quic-v1/webtransport{ours}{peer}"),
+            ),
+            (
+                format!("/dns4/a.example/udp/1/quic-v1/webtransport{named}"),
+                format!("/dns4/a.example/udp/1/quic-v1/webtransport{named}"),
+            ),
+        ];
+        for (external, complete) in cases {
+            assert_eq!(announced(&[parse(&external)], &listening, &present), [parse(&complete)]);
+            assert_eq!(announced(&[parse(&external)], &[], &[]), [parse(&external)], "no WebTransport of our own");
+        }
+    }
+    #[tokio::test]
+    async fn what_is_announced_follows_the_certificates() {
+        let parse = |text: &str| text.parse::<Multiaddr>().unwrap();
+        let external = parse("/dns4/relay.example/udp/4002/quic-v1/webtransport");
+        let keypair = Keypair::generate_ed25519();
+        let mut meeting = Meeting::bind(&keypair, &[], vec![external.clone()], Meter::default()).await.unwrap();
+        let (told, peer) = (meeting.addresses(), Protocol::P2p(meeting.peer()));
+        assert_eq!(*told.borrow(), [external.clone().with(peer.clone())]);
+        let listener_id = ListenerId::next();
+        let mut before = None;
+        for hash in [
+            "/certhash/uEiAHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBw",
+            "/certhash/uEiAICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICA",
+        ] {
+            let address = parse(&format!("/ip4/10.0.0.1/udp/4002/quic-v1/webtransport{hash}"));
+            meeting.handle(SwarmEvent::NewListenAddr { listener_id, address: address.clone() });
+            if let Some(address) = before.replace(address) {
+                meeting.handle(SwarmEvent::ExpiredListenAddr { listener_id, address });
+            }
+            let complete = parse(&format!("{external}{hash}"));
+            assert_eq!(*told.borrow(), [complete.clone().with(peer.clone())]);
+            assert_eq!(meeting.swarm.external_addresses().collect::<Vec<_>>(), [&complete]);
+        }
+    }
 }

@@ -6,6 +6,7 @@ mod place;
 mod privacy;
 mod process;
 mod rendezvous;
+mod site;
 #[allow(dead_code, reason = "shared with net's tests, which use more of it")]
 #[path = "../../../net/tests/net/world.rs"]
 mod world;

@@ -9,12 +9,16 @@ use serde_json::Value;
 
 use crate::place::get;
 
+const LISTEN: &str = "/ip4/127.0.0.1/udp/0/quic-v1,/ip4/127.0.0.1/tcp/0,\
+                      /ip4/127.0.0.1/udp/0/quic-v1/webtransport,/ip4/127.0.0.1/tcp/0/ws";
+
 fn command(data: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_manyhands-relay"));
     command
         .env("MANYHANDS_RELAY_DATA", data)
         .env("MANYHANDS_RELAY_HTTP", "127.0.0.1:0")
-        .env("MANYHANDS_RELAY_LISTEN", "/ip4/127.0.0.1/udp/0/quic-v1,/ip4/127.0.0.1/tcp/0")
+        .env("MANYHANDS_RELAY_WEB", "none")
+        .env("MANYHANDS_RELAY_LISTEN", LISTEN)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     command
@@ -108,6 +112,8 @@ fn a_relay_that_cannot_start_says_why_in_one_line() {
     std::fs::write(&file, "http = 5\nlisten = 3").unwrap();
     assert_cannot_start(run(command(data.path()).arg("--config").arg(&file)), &["a file", "http"]);
     assert_cannot_start(run(command(data.path()).args(["--log", "a=b=c"])), &["--log"]);
+    let page = data.path().join("no page");
+    assert_cannot_start(run(command(data.path()).arg("--web").arg(&page)), &["no page", "--web", "cargo xtask web"]);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use net::{Keypair, Multiaddr};
 use relay::Settings;
 
 use crate::place::Place;
-use crate::world::{Node, PATIENCE, room};
+use crate::world::{Node, PATIENCE, room, transport_of};
 
 /// Longer than any test waits.
 const LIFE: u64 = 120;
@@ -46,7 +46,7 @@ impl Visitor {
         let Some(libp2p::multiaddr::Protocol::P2p(relay)) = addresses[0].iter().last() else { unreachable!() };
         let mut visitor = Self { swarm, relay, addresses };
         visitor.swarm.add_external_address("/ip4/192.0.2.1/udp/4001/quic-v1".parse().unwrap());
-        visitor.connect("/tcp/").await;
+        visitor.connect("tcp").await;
         visitor
     }
 
@@ -56,7 +56,7 @@ impl Visitor {
 
     /// Opens a connection over `transport`, whether or not there is one.
     async fn connect(&mut self, transport: &str) -> ConnectionId {
-        let address = self.addresses.iter().find(|address| address.to_string().contains(transport)).unwrap();
+        let address = self.addresses.iter().find(|address| transport_of(address) == transport).unwrap();
         let dial = DialOpts::peer_id(self.relay).condition(PeerCondition::Always).addresses(vec![address.clone()]);
         self.swarm.dial(dial.build()).unwrap();
         self.wait(|event| match event {
@@ -242,7 +242,7 @@ async fn a_peer_that_is_killed_is_not_named_any_more() {
 async fn a_peer_that_changes_its_connection_stays_registered() {
     let place = Place::open(Settings::loopback()).await;
     let (mut ada, mut bob) = (Visitor::arrive(&place).await, Visitor::arrive(&place).await);
-    let first = ada.connect("/quic-v1").await;
+    let first = ada.connect("quic").await;
     ada.register("a", Some(LIFE)).await.unwrap();
     assert!(ada.swarm.close_connection(first));
     ada.wait(|event| matches!(event, SwarmEvent::ConnectionClosed { .. }).then_some(())).await;

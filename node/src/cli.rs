@@ -1,6 +1,7 @@
 //! The command line: what can be said, and how everything that goes wrong is told.
 
 mod bench;
+mod card;
 mod doctor;
 mod interrupt;
 mod join;
@@ -38,6 +39,8 @@ enum Command {
     Doctor(doctor::Arguments),
     /// Compare this build with recorded diffusers results.
     Parity(parity::Arguments),
+    /// Print a model's card, which pages need beside its files.
+    Card(card::Arguments),
     /// Figures for `cargo xtask bench`.
     #[command(hide = true)]
     Bench(bench::Arguments),
@@ -69,6 +72,7 @@ pub fn main() -> ExitCode {
         Command::Paint(arguments) => in_runtime(paint::run(arguments)),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Parity(arguments) => parity::run(&arguments),
+        Command::Card(arguments) => card::run(&arguments),
         Command::Bench(arguments) => in_runtime(bench::run(arguments)),
     };
     ended.unwrap_or_else(|Complaint(reason)| {

@@ -1,14 +1,15 @@
 //! One job of this participant's own: its painter, its plan and its tally.
 
 use std::collections::BTreeMap;
-use std::time::Instant as Clock;
 
 use coordinator::{Cut, Plan, Requester, Roster};
 use protocol::{Instant, JobId, JobSpec, ModelId, ModelShape, PeerId, PlanChoice, UnitId};
 use sampler::{Painter, SchedulerConfig, Stage};
+use web_time::Instant as Clock;
 
 use crate::participant::Notice;
 use crate::picture::sha256_hex;
+use crate::preview::{self, Factors};
 use crate::report::{Tally, WallTimes, WorkerReport};
 
 /// Bytes over libp2p by peer.
@@ -24,6 +25,8 @@ pub struct Order {
     pub scheduler: SchedulerConfig,
     /// How the person wants it split.
     pub plan: PlanChoice,
+    /// How to show the latent between the steps; empty to show nothing.
+    pub preview: Factors,
 }
 
 /// A finished job.
@@ -168,6 +171,14 @@ impl Painting {
     /// Whether the picture is finished.
     pub fn is_done(&self) -> bool {
         matches!(self.painter.stage(), Stage::Done)
+    }
+
+    /// Width, height and RGBA rows of a look at the latent, if the order says how and there is a latent that changes.
+    pub fn preview(&self) -> Option<(u32, u32, Vec<u8>)> {
+        let (rows, columns) = self.order.spec.size.cells(&self.order.shape);
+        let channels = self.order.shape.latent_channels as usize;
+        let rgba = preview::rgba(self.painter.latent(), channels, &self.order.preview)?;
+        Some((columns, rows, rgba))
     }
 
     /// What to tell after a unit of `by` was accepted.

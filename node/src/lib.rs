@@ -1,13 +1,22 @@
 //! A participant in a room: joins net, coordinator, sampler and an engine.
+//!
+//! The participant itself runs natively and in a page; files, models and the command line are native only.
 
+pub mod card;
+#[cfg(not(target_arch = "wasm32"))]
 pub mod files;
 pub mod job;
 pub mod lane;
 pub mod meeting;
+#[cfg(not(target_arch = "wasm32"))]
 pub mod models;
 pub mod participant;
 pub mod picture;
+pub mod preview;
 pub mod report;
 
+pub use card::ModelCard;
 pub use job::{Order, Painted};
-pub use participant::{Command, EngineMaker, Notice, Participant, Setup};
+#[cfg(not(target_arch = "wasm32"))]
+pub use lane::EngineMaker;
+pub use participant::{Command, Notice, Participant, Setup};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use compute::{Diffusion, Engine, ModelFolder};
 
-use crate::participant::EngineMaker;
+use crate::lane::EngineMaker;
 
 /// Opens the model `name`: a path to a diffusers folder, or the name of a folder below a `models` folder.
 pub fn open(name: &str) -> Result<ModelFolder, String> {

@@ -164,7 +164,7 @@ async fn lease(room: &Room) -> Result<serde_json::Value, Complaint> {
 
 async fn enter(room: &Room) -> Result<(net::Handle, net::Events), Complaint> {
     let link = RoomLink::parse(&room.room)?;
-    let means = Means { listen: vec!["/ip4/127.0.0.1/udp/0/quic-v1".into()], relayed_only: false };
+    let means = Means { listen: vec!["/ip4/127.0.0.1/udp/0/quic-v1".into()], ..Means::default() };
     Ok(net::start(meeting::configure(&link, &means).await?).await?)
 }
 
@@ -187,13 +187,13 @@ impl Session {
     async fn open(room: &Room) -> Result<Self, Complaint> {
         let setup = Setup {
             network: Some(enter(room).await?),
+            me: None,
             name: "bench".into(),
-            threads: 0,
             engine: None,
             lend: false,
             patience: Duration::from_secs(30),
         };
-        let (participant, commands, mut notices) = Participant::new(setup)?;
+        let (participant, commands, mut notices) = Participant::new(setup);
         let running = tokio::spawn(participant.run());
         let mut offered = 0;
         while offered < room.min_workers {
@@ -221,6 +221,7 @@ impl Session {
             shape: FAKE_SHAPE,
             scheduler: SchedulerConfig::parse(SCHEDULER)?,
             plan,
+            preview: Vec::new(),
         };
         self.commands.send(Command::Paint(Box::new(order))).await.map_err(|_| Complaint("the node ended".into()))?;
         loop {

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use clap::Args;
 use node::meeting::{self, Means};
-use node::{Command, EngineMaker, Notice, Participant, Setup, models};
+use node::{Command, EngineMaker, Notice, Participant, Setup, lane, models};
 use protocol::limits::NAME_BYTES_MAX;
 use protocol::{Activity, PeerId, RoomLink};
 use serde_json::json;
+use tokio::sync::mpsc;
 
 use super::interrupt::Interrupt;
 use super::screen::{Screen, Style, plain};
@@ -53,26 +54,31 @@ pub async fn run(arguments: Arguments) -> Ended {
         return Err(Complaint(format!("the name has more than {NAME_BYTES_MAX} bytes; give a shorter --name")));
     }
     let (engine, model) = engine(&arguments, threads)?;
-    let means = Means { listen: arguments.listen.clone(), relayed_only: arguments.relayed_only };
+    let (listen, relayed_only) = (arguments.listen.clone(), arguments.relayed_only);
+    let means = Means { listen, relayed_only, ..Means::default() };
     let network = net::start(meeting::configure(&link, &means).await?).await?;
     let me = network.0.local_peer();
     let setup = Setup {
         network: Some(network),
+        me: None,
         name: name.clone(),
-        threads: u32::try_from(threads).unwrap_or(u32::MAX),
-        engine: Some(engine),
+        engine: Some(lane::start(engine, u32::try_from(threads).unwrap_or(u32::MAX))),
         lend: true,
         patience: Duration::MAX,
     };
-    let (participant, commands, mut notices) = Participant::new(setup)?;
+    let (participant, commands, mut notices) = Participant::new(setup);
     let running = tokio::spawn(participant.run());
     let mut interrupt = Interrupt::listen()?;
+    let Some(early) = wait_for_engine(&mut notices, &mut interrupt).await? else {
+        return Ok(ExitCode::SUCCESS);
+    };
     let mut screen = Screen::new(arguments.progress);
     let room = link.secret.keys().id();
     let text = format!("Lending {threads} thread(s) with model {model} to room {room} as {name}. Ctrl-C leaves.");
     screen.tell("lending", &text, json!({ "peer": me.as_str(), "room": room.to_string() }));
     screen.begin_spinner();
     let mut board = Board { screen, serving: None, units: 0 };
+    early.into_iter().for_each(|notice| board.show(notice));
     loop {
         tokio::select! {
             notice = notices.recv() => board.show(notice.ok_or("the node ended")?),
@@ -84,6 +90,25 @@ pub async fn run(arguments: Arguments) -> Ended {
     let _ = commands.send(Command::Stop).await;
     let _ = running.await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Waits until the engine is loaded; gives what was told meanwhile, or `None` if the person gave up.
+async fn wait_for_engine(
+    notices: &mut mpsc::Receiver<Notice>,
+    interrupt: &mut Interrupt,
+) -> Result<Option<Vec<Notice>>, Complaint> {
+    let mut early = Vec::new();
+    loop {
+        let notice = tokio::select! {
+            notice = notices.recv() => notice.ok_or("the node ended")?,
+            () = interrupt.asked() => return Ok(None),
+        };
+        match notice {
+            Notice::EngineReady(_) => return Ok(Some(early)),
+            Notice::EngineFailed { reason, .. } => return Err(Complaint(reason)),
+            other => early.push(other),
+        }
+    }
 }
 
 fn spare_cores() -> usize {
@@ -144,7 +169,15 @@ impl Board {
                 self.screen.progress("present", 0, text.clone(), json!({ "peer": peer.as_str(), "text": text }));
             }
             Notice::Failed(reason) => self.screen.say("failed", &reason),
+            Notice::EngineFailed { reason, .. } => self.screen.say("failed", &reason),
+            Notice::Moved(peer, path) => {
+                self.screen.say("moved", &format!("{} is reached anew ({path}).", peer.short()))
+            }
             Notice::Offered(..)
+            | Notice::Withdrew(_)
+            | Notice::EngineReady(_)
+            | Notice::Delivered(_)
+            | Notice::Preview { .. }
             | Notice::Planned(_)
             | Notice::Unit { .. }
             | Notice::LocalBegan

@@ -11,7 +11,7 @@ use compute::ModelFolder;
 use node::files::Place;
 use node::meeting::{self, Means};
 use node::report::{Job, PlanReport, Report};
-use node::{Command, Notice, Order, Painted, Participant, Setup, models, picture};
+use node::{Command, Notice, Order, Painted, Participant, Setup, lane, models, picture};
 use protocol::{Capabilities, JobRequest, JobSpec, ModelId, PeerId, PlanChoice, RoomLink, Size};
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -118,6 +118,7 @@ pub async fn run(arguments: Arguments) -> Ended {
         shape: folder.shape(),
         scheduler: folder.scheduler().clone(),
         plan: arguments.plan.into(),
+        preview: Vec::new(),
     };
     let painted = match paint(&arguments, &folder, link.as_ref(), order, &mut screen).await? {
         Some(painted) => painted,
@@ -219,20 +220,24 @@ async fn paint(
     let threads = arguments.threads.unwrap_or_else(all_cores);
     let network = match link {
         Some(link) => {
-            let means = Means { listen: arguments.listen.clone(), relayed_only: arguments.relayed_only };
+            let (listen, relayed_only) = (arguments.listen.clone(), arguments.relayed_only);
+            let means = Means { listen, relayed_only, ..Means::default() };
             Some(net::start(meeting::configure(link, &means).await?).await?)
         }
         None => None,
     };
     let setup = Setup {
         network,
+        me: None,
         name: "painter".into(),
-        threads: u32::try_from(threads).unwrap_or(u32::MAX),
-        engine: (!arguments.no_local).then(|| models::engine(folder.clone(), threads)),
+        engine: (!arguments.no_local).then(|| {
+            let threads_told = u32::try_from(threads).unwrap_or(u32::MAX);
+            lane::start(models::engine(folder.clone(), threads), threads_told)
+        }),
         lend: false,
         patience: Duration::from_secs(arguments.wait),
     };
-    let (participant, commands, mut notices) = Participant::new(setup)?;
+    let (participant, commands, mut notices) = Participant::new(setup);
     let running = tokio::spawn(participant.run());
     let mut session = Session {
         commands,
@@ -378,8 +383,14 @@ impl Session<'_> {
             | Notice::Painted(_)
             | Notice::Failed(_)
             | Notice::Cancelled
+            | Notice::Moved(..)
+            | Notice::Withdrew(_)
+            | Notice::Preview { .. }
+            | Notice::EngineReady(_)
+            | Notice::EngineFailed { .. }
             | Notice::Computing(..)
-            | Notice::Computed(_) => {}
+            | Notice::Computed(_)
+            | Notice::Delivered(_) => {}
         }
     }
 

@@ -1,3 +1,9 @@
-//! What a page shares with every node: the protocol's words and bytes, checked for wasm32.
+//! The same participant inside a page: JavaScript API and user interface.
+
+#[cfg(target_arch = "wasm32")]
+pub mod api;
+pub mod page;
+pub mod session;
+pub mod words;
 
 pub use protocol;

@@ -1,5 +1,7 @@
 //! `cargo xtask bench`: figures, each with what it was measured on; ratios come from one run.
 
+mod browser;
+
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -14,8 +16,11 @@ const FAKE_UNIT_MS: u64 = 50;
 /// Options of `cargo xtask bench`.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Only the figures whose name contains this: engine, lease or split.
+    /// Only the figures whose name contains this: engine, lease or split; with --browser size or picture.
     only: Option<String>,
+    /// The figures of the page, built small and run in a real Chromium.
+    #[arg(long)]
+    browser: bool,
 }
 
 /// Measures and prints.
@@ -23,6 +28,11 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let programs = Programs::build()?;
     let wanted = |name: &str| arguments.only.as_ref().is_none_or(|only| name.contains(only.as_str()));
     println!("load {} cores {}", load(), std::thread::available_parallelism().map_or(1, usize::from));
+    if arguments.browser {
+        browser::measure(&programs, arguments.only.as_deref())?;
+        println!("load {}", load());
+        return Ok(ExitCode::SUCCESS);
+    }
     if wanted("engine") {
         let figures = measure(&programs, &["bench", "engine"])?;
         for key in ["step_128x128_s", "step_384x128_s", "decode_128x128_s", "decode_384x128_s"] {

@@ -36,6 +36,19 @@ pub fn step(name: &str, command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+/// The folder that cargo builds into, found from where this program lies.
+pub fn target_folder() -> Result<PathBuf> {
+    let profile = profile_folder()?;
+    Ok(profile.parent().expect("a profile's folder lies in the target folder").to_owned())
+}
+
+fn profile_folder() -> Result<PathBuf> {
+    let own = std::env::current_exe().context("finding the folder of the programs")?;
+    let folder = own.parent().expect("a program lies in a folder");
+    // Tests lie one folder deeper than programs.
+    Ok(if folder.ends_with("deps") { folder.parent().expect("deps lies in a folder") } else { folder }.to_owned())
+}
+
 /// The paths of `manyhands` and `manyhands-relay`.
 #[derive(Clone, Debug)]
 pub struct Programs {
@@ -49,10 +62,7 @@ impl Programs {
     /// Builds the programs if anything changed; they land in this profile's folder of the target folder.
     pub fn build() -> Result<Self> {
         step("build", cargo().args(["build", "--quiet", "--workspace", "--bins"]))?;
-        let own = std::env::current_exe().context("finding the folder of the programs")?;
-        let folder = own.parent().expect("a program lies in a folder");
-        // Tests lie one folder deeper than programs.
-        let folder = if folder.ends_with("deps") { folder.parent().expect("deps lies in a folder") } else { folder };
+        let folder = profile_folder()?;
         let program = |name: &str| folder.join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
         Ok(Self { node: program("manyhands"), relay: program("manyhands-relay") })
     }

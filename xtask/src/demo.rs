@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::build::Programs;
 use crate::processes::{LOOPBACK, Process, Room};
+use crate::web::{self, Quality};
 
 /// Options of `cargo xtask demo`.
 #[derive(clap::Args)]
@@ -18,6 +19,9 @@ pub struct Arguments {
     /// Picture size in pixels.
     #[arg(long, default_value = "384x128", value_name = "WxH")]
     size: String,
+    /// Do not build and serve the page; --prompt does not need it and never does.
+    #[arg(long)]
+    no_web: bool,
     /// Worker processes.
     #[arg(long, default_value_t = 2)]
     workers: usize,
@@ -45,10 +49,14 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let folder = tempfile::tempdir().context("making a folder for the relay's data")?;
     let threads = (cores() / arguments.workers).max(1).to_string();
     let join = [&["--threads", &threads], LOOPBACK.as_slice()].concat();
-    let mut room = Room::open(&programs, folder.path(), arguments.workers, &join)?;
+    let page = match arguments.prompt.is_some() || arguments.no_web {
+        true => PathBuf::from("none"),
+        false => web::build(&programs, Quality::Dev, None)?,
+    };
+    let mut room = Room::open_with_page(&programs, folder.path(), &page, arguments.workers, &join)?;
     match &arguments.prompt {
         Some(prompt) => paint(&programs, &mut room, prompt, arguments),
-        None => stay_open(&programs, &room),
+        None => stay_open(&programs, &room, !arguments.no_web),
     }
 }
 
@@ -56,10 +64,13 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn stay_open(programs: &Programs, room: &Room) -> Result<ExitCode> {
+fn stay_open(programs: &Programs, room: &Room, has_page: bool) -> Result<ExitCode> {
     println!("A relay and {} workers run on this machine. The room is\n", room.workers.len());
     println!("    {}\n", room.link);
-    println!("Paint in it from another terminal:\n");
+    match has_page {
+        true => println!("Open it in a browser, or use another terminal:\n"),
+        false => println!("Paint in it from another terminal:\n"),
+    }
     let node = programs.node.display();
     println!(
         "    {node} paint \"mountains at sunset with a lake\" --size 384x128 --room '{}' --out a.png\n",

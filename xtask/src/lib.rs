@@ -1,7 +1,11 @@
 //! What people, CI and the README all call, and the processes that the tests of the whole drive too.
 
 pub mod bench;
+pub mod browser;
 pub mod build;
 pub mod demo;
 pub mod processes;
+pub mod screenshots;
+pub mod target;
 pub mod test;
+pub mod web;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{bench, demo, test};
+use xtask::{bench, demo, screenshots, test, web};
 
 /// Runs, checks and measures Manyhands from a checkout.
 #[derive(Parser)]
@@ -19,15 +19,21 @@ enum Task {
     Demo(demo::Arguments),
     /// Everything CI checks: formatting, clippy, all tests. Exits 1 at the first that fails.
     Test(test::Arguments),
+    /// Build the page: both wasm modules, what they need and the demo model, as a folder for any web server.
+    Web(web::Arguments),
     /// Measure: seconds per step, lease round trips, split efficiency.
     Bench(bench::Arguments),
+    /// Take pictures of the page, as they stand in docs.
+    Screenshots(screenshots::Arguments),
 }
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().task {
         Task::Demo(arguments) => demo::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
+        Task::Web(arguments) => web::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
+        Task::Screenshots(arguments) => screenshots::run(&arguments),
     };
     match done {
         Ok(code) => code,

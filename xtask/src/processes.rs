@@ -82,13 +82,28 @@ impl Drop for Process {
     }
 }
 
-/// Listen on any port of this machine's loopback interface, over QUIC and TCP.
-pub const LOOPBACK: [&str; 4] = ["--listen", "/ip4/127.0.0.1/udp/0/quic-v1", "--listen", "/ip4/127.0.0.1/tcp/0"];
+/// Listen on any port of this machine's loopback interface, for programs and for browsers.
+pub const LOOPBACK: [&str; 8] = [
+    "--listen",
+    "/ip4/127.0.0.1/udp/0/quic-v1",
+    "--listen",
+    "/ip4/127.0.0.1/tcp/0",
+    "--listen",
+    "/ip4/127.0.0.1/udp/0/quic-v1/webtransport",
+    "--listen",
+    "/ip4/127.0.0.1/tcp/0/ws",
+];
 
-/// A relay on free ports of the loopback interface, and its web address.
+/// A relay on free ports of the loopback interface, without a page, and its web address.
 pub fn relay(programs: &Programs, folder: &Path) -> Result<(Process, String)> {
+    relay_with_page(programs, folder, Path::new("none"))
+}
+
+/// The same with the page of this folder.
+pub fn relay_with_page(programs: &Programs, folder: &Path, page: &Path) -> Result<(Process, String)> {
     let mut command = Command::new(&programs.relay);
     command.args(["--json", "--log", "warn", "--http", "127.0.0.1:0"]).args(LOOPBACK).arg("--data").arg(folder);
+    command.arg("--web").arg(page);
     let mut relay = Process::start("the relay", &mut command)?;
     let url = relay.json()?["http"].as_str().context("the relay did not say its address")?.to_owned();
     Ok((relay, url))
@@ -121,7 +136,18 @@ pub struct Room {
 impl Room {
     /// Starts a relay that keeps its data in `folder`, and `workers` workers, each with `arguments` after `join LINK`.
     pub fn open(programs: &Programs, folder: &Path, workers: usize, arguments: &[&str]) -> Result<Self> {
-        let (relay, url) = relay(programs, folder)?;
+        Self::open_with_page(programs, folder, Path::new("none"), workers, arguments)
+    }
+
+    /// The same with a relay that serves the page of this folder.
+    pub fn open_with_page(
+        programs: &Programs,
+        folder: &Path,
+        page: &Path,
+        workers: usize,
+        arguments: &[&str],
+    ) -> Result<Self> {
+        let (relay, url) = relay_with_page(programs, folder, page)?;
         let link = new_room(programs, &url)?;
         let join = |index| Ok(worker(programs, &link, &format!("worker-{index}"), arguments)?.0);
         let workers = (1..=workers).map(join).collect::<Result<Vec<_>>>()?;

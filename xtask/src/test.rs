@@ -1,12 +1,14 @@
 //! `cargo xtask test`: everything CI checks, in the order in which it fails fastest.
 
-use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
 
-use crate::build::{cargo, step};
+use crate::browser;
+use crate::build::{Programs, cargo, root, step};
+use crate::target;
+use crate::web::{self, Quality};
 
 /// Options of `cargo xtask test`.
 #[derive(clap::Args)]
@@ -22,34 +24,43 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     component("fmt", "rustfmt")?;
     component("clippy", "clippy")?;
     step("format", cargo().args(["fmt", "--all", "--check"]))?;
+    // The engine of the page is a workspace of its own.
+    step("format of the engine", cargo().current_dir(root().join("wasm/engine")).args(["fmt", "--check"]))?;
     step("clippy", cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"]))?;
     wasm()?;
     if !arguments.lint {
         // The tests of whole processes run the programs as people get them.
-        step("build", cargo().args(["build", "--quiet", "--workspace", "--bins"]))?;
+        let programs = Programs::build()?;
         wasm_bits()?;
-        step("tests", cargo().args(["test", "--quiet", "--workspace", "--no-fail-fast"]))?;
+        let mut tests = cargo();
+        // The tests drive the page in a real browser, and say what they skip without one.
+        if browser::install() {
+            tests.env(web::BUILT, web::build(&programs, Quality::Dev, None)?);
+        }
+        step("tests", tests.args(["test", "--quiet", "--workspace", "--no-fail-fast"]))?;
     }
     eprintln!("== all passed in {} s", began.elapsed().as_secs());
     Ok(ExitCode::SUCCESS)
 }
 
-/// Checks that what runs in browsers compiles for them.
+/// Lints what runs in browsers as it is compiled for them.
 fn wasm() -> Result<()> {
-    const TARGET: &str = "wasm32-unknown-unknown";
-    if !has_target(TARGET)? {
-        eprintln!("== SKIPPED wasm check: rustup could not install the target {TARGET}");
+    const TARGET: &str = web::TARGET;
+    if !target::is_installed(TARGET)? {
+        eprintln!("== SKIPPED clippy for the page: the target {TARGET} cannot be installed");
         return Ok(());
     }
-    let crates = ["protocol", "coordinator", "sampler", "wasm"].map(|name| ["--package", name]);
-    step("wasm check", cargo().args(["check", "--quiet", "--target", TARGET]).args(crates.as_flattened()))
+    let crates = ["protocol", "coordinator", "sampler", "net", "node", "wasm"].map(|name| ["--package", name]);
+    let mut clippy = cargo();
+    clippy.args(["clippy", "--quiet", "--lib", "--target", TARGET]).args(crates.as_flattened());
+    step("clippy for the page", clippy.args(["--", "--deny", "warnings"]))
 }
 
 /// Runs the sampler's tests as wasm: their pinned hashes say that its bits are those of the native build.
 fn wasm_bits() -> Result<()> {
     const TARGET: &str = "wasm32-wasip1";
     let node = Command::new("node").arg("--version").output().is_ok_and(|output| output.status.success());
-    if !node || !has_target(TARGET)? {
+    if !node || !target::is_installed(TARGET)? {
         eprintln!("== SKIPPED the sampler's bits in wasm: needs Node.js and the target {TARGET}");
         return Ok(());
     }
@@ -60,18 +71,6 @@ fn wasm_bits() -> Result<()> {
         "the sampler's bits in wasm",
         tests.args(["test", "--quiet", "--package", "sampler", "--lib", "--target", TARGET]),
     )
-}
-
-/// Whether rustc has the standard library for `target`, after asking rustup for it if not.
-fn has_target(target: &str) -> Result<bool> {
-    let found = Command::new("rustc").args(["--print", "target-libdir", "--target", target]).output()?;
-    let is_there = || Path::new(String::from_utf8_lossy(&found.stdout).trim()).is_dir();
-    if !is_there() {
-        eprintln!("== installing {target}");
-        // Whoever needs it looks again, and says what is skipped without it.
-        let _ = Command::new("rustup").args(["target", "add", target]).status();
-    }
-    Ok(is_there())
 }
 
 /// Sees that a cargo component is there, or has rustup install it.

@@ -1,4 +1,6 @@
 //! Everything together: what the tests of whole processes share.
 
+pub mod page;
 pub mod programs;
+pub mod site;
 pub mod tidy;

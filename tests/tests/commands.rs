@@ -59,11 +59,19 @@ fn run(line: &str, folder: &Path, link: &str) {
         // This test is part of it.
         ["cargo", "xtask", "test"] => {}
         ["cargo", "xtask", "bench", rest @ ..] => {
+            // The figures of the page need its small build, which takes minutes.
+            let rest = if rest.contains(&"--browser") { &["engine"][..] } else { rest };
             // The whole bench takes minutes; its shortest part shows that the command works.
             let output = xtask().args(["bench", rest.first().unwrap_or(&"engine")]).output().unwrap();
             assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
         }
         ["cargo", "xtask", "demo"] => open_demo(),
+        // The page as `cargo xtask test` has just built it, into a folder of its own.
+        ["cargo", "xtask", "web", rest @ ..] => {
+            let dev = if rest.contains(&"--dev") { &[][..] } else { &["--dev"] };
+            let output = xtask().current_dir(folder).arg("web").args(rest).args(dev).output().unwrap();
+            assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+        }
         ["cargo", "xtask", "demo", rest @ ..] => {
             let output = xtask().current_dir(folder).arg("demo").args(rest).output().unwrap();
             assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));

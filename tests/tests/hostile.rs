@@ -59,8 +59,9 @@ fn nonsense(rng: &mut StdRng) -> (Message, Vec<u8>) {
         5 => Message::ToRequester(ToRequester::Offer(Capabilities {
             name: text.clone(),
             models: vec![ModelId(hash); rng.random_range(0..100)],
-            numeric_class: text,
+            numeric_class: text.clone(),
             threads: rng.next_u32(),
+            device: text,
         })),
         6 => Message::ToRequester(ToRequester::Deliver { lease, compute_ms: rng.next_u32() }),
         7 => Message::ToRequester(ToRequester::Refuse { lease, reason: RefuseReason::Failed(text) }),

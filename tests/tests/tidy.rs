@@ -15,7 +15,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("compute", &["protocol", "sampler", "shaders"]),
     ("net", &["protocol"]),
     ("node", &["protocol", "coordinator", "sampler", "net", "compute"]),
-    ("wasm", &["protocol", "node"]),
+    ("wasm", &["protocol", "coordinator", "sampler", "net", "node"]),
     ("relay", &["protocol", "coordinator", "net", "node"]),
     ("tests", &["protocol", "coordinator", "sampler", "shaders", "compute", "net", "node", "relay", "xtask"]),
     ("xtask", &[]),

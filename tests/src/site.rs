@@ -1,0 +1,60 @@
+//! The page as people get it: built once, served by a relay, in rooms with workers of its own.
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use tempfile::TempDir;
+use xtask::browser::{Browser, Tab};
+use xtask::processes;
+use xtask::web::{self, Quality};
+
+use crate::programs::{Process, new_room, programs};
+
+/// The folder of the page: the one that `cargo xtask test` has just built, else built here.
+pub fn page() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| match std::env::var_os(web::BUILT) {
+        Some(folder) => PathBuf::from(folder),
+        None => web::build(programs(), Quality::Dev, None).expect("the page builds"),
+    })
+}
+
+/// A browser with these flags; `None`, with a printed reason, where none is installed.
+pub fn browser(flags: &[&str]) -> Option<Browser> {
+    Browser::launch(flags).expect("an installed browser starts")
+}
+
+/// A relay process that serves a page.
+pub struct Site {
+    /// Where it is, without a slash at the end.
+    pub url: String,
+    /// The relay.
+    pub relay: Process,
+    _data: TempDir,
+}
+
+impl Site {
+    /// The page of this checkout.
+    pub fn open() -> Self {
+        Self::of(page())
+    }
+
+    /// Any folder that has a list.
+    pub fn of(page: &Path) -> Self {
+        let data = tempfile::tempdir().expect("a temporary folder can be made");
+        let (relay, url) =
+            processes::relay_with_page(programs(), data.path(), page).expect("a relay with a page starts");
+        Self { url, relay, _data: data }
+    }
+
+    /// The link of a new room; it is also the address that a browser opens.
+    pub fn room(&self) -> String {
+        new_room(&self.url)
+    }
+
+    /// Numbers that the relay tells about itself.
+    pub fn stats(&self, tab: &Tab) -> serde_json::Value {
+        let asked = format!("fetch('{}/api/stats').then((answer) => answer.json())", self.url);
+        tab.eval(&asked).expect("the relay tells its numbers")
+    }
+}

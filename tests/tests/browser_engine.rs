@@ -1,0 +1,206 @@
+//! The engine in a real browser: the GPU path on a software adapter, the loss of its device, loading and unloading.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::time::Duration;
+
+use protocol::{Branches, Hash, JobId, ModelId, Unit, UnitId, Work};
+use serde_json::Value;
+use tests::page::Page;
+use tests::programs::{LOOPBACK, worker};
+use tests::site::{Site, browser, page};
+use xtask::browser::{SOFTWARE_GPU, Tab};
+
+/// Compiling every kernel for an adapter that is a processor takes its time.
+const SLOW: Duration = Duration::from_secs(400);
+
+/// Talks to the page's engine without the page: `start` gives a Worker that is ready, `compute` a unit's output.
+const HARNESS: &str = r"
+globalThis.start = (choice) => new Promise((resolve, reject) => {
+  const worker = new Worker('engine/worker.js', { type: 'module' });
+  worker.onmessage = ({ data }) => {
+    if (data.type === 'ready') resolve({ worker, device: data.device, numericClass: data.numericClass, testError: data.testError });
+    if (data.type === 'failed') reject(new Error(data.reason));
+  };
+  worker.onerror = (event) => reject(new Error(event.message));
+  worker.postMessage({ type: 'start', modelUrl: new URL('models/demo/', location.href).href, choice, memoryMib: null });
+});
+let id = 0;
+globalThis.compute = (worker, unit, input, conditioning) => new Promise((resolve, reject) => {
+  const [mine, body] = [++id, (list) => Uint8Array.from(list)];
+  worker.addEventListener('message', ({ data }) => {
+    if (data.type === 'failed') reject(new Error(data.reason));
+    if (data.type !== 'result' || data.id !== mine) return;
+    if (data.output) resolve([...new Float32Array(data.output.buffer, data.output.byteOffset, data.output.length / 4)]);
+    else reject(new Error(data.error));
+  });
+  worker.postMessage({ type: 'compute', id: mine, unit: body(unit), input: body(input), conditioning: body(conditioning) });
+});
+true";
+
+/// Values between -1 and 1 that look like noise, the same every time.
+fn noise(count: usize, salt: u32) -> Vec<f32> {
+    let mut state = salt;
+    let next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / (1u32 << 23) as f32 - 1.0
+    };
+    std::iter::repeat_with(next).take(count).collect()
+}
+
+/// A step of the demo model, as the bytes of its unit, input and conditioning.
+struct Step {
+    unit: Vec<u8>,
+    input: Vec<u8>,
+    conditioning: Vec<u8>,
+}
+
+impl Step {
+    fn new() -> Self {
+        let card = std::fs::read(page().join("models/demo/model.json")).unwrap();
+        let card: Value = serde_json::from_slice(&card).unwrap();
+        let number = |name: &str| card["shape"][name].as_u64().unwrap() as u32;
+        let cells = number("native_cells");
+        let text = noise((number("tokens") * number("embedding_width")) as usize, 1);
+        let conditioning = protocol::tensor::to_bytes(&text);
+        let work = Work::Denoise {
+            conditioning: Hash::of(&conditioning),
+            conditioning_rows: 1,
+            branches: Branches::Prompt,
+            timestep: 500.0,
+            rows: cells,
+            columns: cells,
+        };
+        let model = card["id"].as_str().unwrap();
+        let bytes = (0..32).map(|at| u8::from_str_radix(&model[2 * at..2 * at + 2], 16).unwrap());
+        let model = ModelId(Hash::from_bytes(bytes.collect::<Vec<_>>().try_into().unwrap()));
+        let unit = Unit { job: JobId([7; 16]), id: UnitId { stage: 1, index: 0 }, model, work };
+        let mut encoded = Vec::new();
+        ciborium::into_writer(&unit, &mut encoded).unwrap();
+        let input = noise((number("latent_channels") * cells * cells) as usize, 2);
+        Self { unit: encoded, input: protocol::tensor::to_bytes(&input), conditioning }
+    }
+
+    fn compute(&self, tab: &Tab, engine: &str) -> Vec<f64> {
+        let Self { unit, input, conditioning } = self;
+        let call = format!("compute({engine}.worker, {unit:?}, {input:?}, {conditioning:?})");
+        let values = tab.eval_within(&call, SLOW).unwrap();
+        values.as_array().unwrap().iter().map(|value| value.as_f64().unwrap()).collect()
+    }
+}
+
+/// A tab at the page's address, with the harness in it.
+fn bench(browser: &xtask::browser::Browser, site: &Site) -> Tab {
+    let tab = browser.tab(&format!("{}/?lend=0", site.url)).unwrap();
+    tab.wait("window.manyhands?.state()").unwrap();
+    tab.eval(HARNESS).unwrap();
+    tab
+}
+
+#[test]
+fn a_step_on_the_gpu_path_equals_the_processors() {
+    let Some(browser) = browser(&SOFTWARE_GPU) else { return };
+    let site = Site::open();
+    let tab = bench(&browser, &site);
+    let step = Step::new();
+    let load = |name: &str, choice: &str| {
+        let call =
+            format!("start('{choice}').then((engine) => {{ globalThis.{name} = engine; return engine.device; }})");
+        tab.eval_within(&call, SLOW).unwrap().as_str().unwrap().to_owned()
+    };
+    let (cpu, gpu, auto) = (load("cpu", "cpu"), load("gpu", "gpu"), load("auto", "auto"));
+    eprintln!("cpu: {cpu}; gpu: {gpu}; auto: {auto}");
+    assert!(gpu.contains("GPU"), "{gpu}");
+    assert_eq!(auto, cpu, "a GPU that is a processor in disguise is not chosen");
+    let (cpu, gpu) = (step.compute(&tab, "cpu"), step.compute(&tab, "gpu"));
+    assert_eq!(cpu.len(), gpu.len());
+    let largest = cpu.iter().map(|value| value.abs()).fold(0.0, f64::max);
+    let worst = cpu.iter().zip(&gpu).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    eprintln!("{} values up to {largest:.3}; largest difference {worst:.2e}", cpu.len());
+    assert!(largest > 0.1 && worst <= 1e-4, "{worst} of {largest}");
+    assert_eq!(step.compute(&tab, "cpu"), cpu, "the same unit again gives the same bits");
+    assert!(tab.uncaught().is_empty(), "{:?}", tab.testimony());
+}
+
+#[test]
+fn a_lost_device_costs_its_unit_and_nothing_else() {
+    let Some(browser) = browser(&SOFTWARE_GPU) else { return };
+    let site = Site::open();
+    let link = site.room();
+    let (_native, native_peer) = worker(&link, &LOOPBACK);
+    let tab = browser.tab(&format!("{}/?lend=0", site.url)).unwrap();
+    tab.wait("window.manyhands?.state()").unwrap();
+    let join = format!(
+        "import('./manyhands.js').then(async ({{ Manyhands }}) => {{ globalThis.told = []; \
+         globalThis.room = await Manyhands.join({link:?}, {{ engine: 'gpu', lend: true, name: 'loser' }}); \
+         room.addEventListener('engine', ({{ detail }}) => told.push(detail.state)); return room.me; }})"
+    );
+    let me = tab.eval(&join).unwrap();
+    tab.wait_within("room.engine.state === 'ready'", SLOW).unwrap();
+    tab.wait(&format!("room.peers.some((peer) => peer.id === {native_peer:?} && peer.device)")).unwrap();
+    let paint = "globalThis.painting = room.paint({ prompt: 'a red circle', width: 256, height: 128, steps: 30, seed: 5 }); \
+                 globalThis.units = 0; (async () => { for await (const news of painting) if (news.type === 'progress') units = news.units; })(); true";
+    tab.eval(paint).unwrap();
+    tab.wait_within(
+        &format!("room.peers.some((peer) => peer.id === {me} && peer.doing.includes('comput')) && units > 0"),
+        SLOW,
+    )
+    .unwrap();
+    tab.eval("told.length = 0; room.loseEngine()").unwrap();
+    tab.wait_within("told.some((state) => state !== 'ready')", SLOW).unwrap();
+    let shares = tab
+        .eval_within("painting.then((picture) => picture.workers.map((worker) => [worker.peer, worker.units]))", SLOW);
+    eprintln!("units: {}", shares.unwrap());
+    // It comes again by itself.
+    tab.wait_within("room.engine.state === 'ready'", SLOW).unwrap();
+    eprintln!("after the loss: {}", tab.eval("[told, room.engine.text]").unwrap());
+    assert_eq!(tab.eval("document.querySelector('[data-testid=paint]').disabled").unwrap(), false);
+    assert!(tab.violations().is_empty(), "{:?}", tab.violations());
+}
+
+#[test]
+fn twenty_loads_and_unloads_leave_no_memory_behind() {
+    /// By then what a browser keeps for good is there.
+    const WARM: usize = 5;
+
+    let Some(browser) = browser(&[]) else { return };
+    let site = Site::open();
+    let tab = bench(&browser, &site);
+    let step = Step::new();
+    let mut resident = Vec::new();
+    for _ in 0..20 {
+        tab.eval_within("start('cpu').then((engine) => { globalThis.engine = engine; })", SLOW).unwrap();
+        step.compute(&tab, "engine");
+        tab.eval("engine.worker.terminate(); delete globalThis.engine; true").unwrap();
+        tab.call("HeapProfiler.collectGarbage", serde_json::json!({})).unwrap();
+        match browser.resident_kib() {
+            Some(kib) => resident.push(kib / 1024),
+            None => return eprintln!("SKIPPED: this system does not tell a process's memory"),
+        }
+    }
+    eprintln!("MiB after each unloading: {resident:?}");
+    let mean = |values: &[u64]| values.iter().sum::<u64>() as f64 / values.len() as f64;
+    let (early, late) = (mean(&resident[WARM..WARM + 5]), mean(&resident[15..]));
+    assert!(late <= early * 1.1, "{early} to {late}");
+}
+
+#[test]
+fn without_storage_or_webgpu_the_page_says_so_and_paints() {
+    let Some(browser) = browser(&[]) else { return };
+    let site = Site::open();
+    let link = site.room();
+    let visitor = browser.visitor().unwrap();
+    let bare = Page::of(&visitor, &link, "lend=0");
+    let missing = "for (const name of ['caches', 'indexedDB']) Object.defineProperty(self, name, { get() { throw new DOMException('denied', 'SecurityError'); } }); \
+                   delete Navigator.prototype.gpu; delete self.WebTransport; delete self.RTCPeerConnection; \
+                   for (const name of ['localStorage', 'sessionStorage']) Object.defineProperty(self, name, { get() { throw new DOMException('denied', 'SecurityError'); } });";
+    bare.tab.before_every_page(missing).unwrap();
+    bare.tab.reload().unwrap();
+    bare.tab.wait("window.manyhands?.state() && !self.RTCPeerConnection").unwrap();
+    bare.tab.wait("document.querySelector('[data-testid=status]').dataset.state === 'connected'").unwrap();
+    let said = bare.tab.eval("document.querySelector('[data-testid=status]').textContent").unwrap();
+    eprintln!("without WebTransport, WebRTC and storage: {said}");
+    let wish = tests::page::Wish { prompt: "a red circle", size: "128x128", steps: 2, seed: 1 };
+    bare.paint(wish);
+    assert!(bare.tab.uncaught().is_empty(), "{:?}", bare.tab.testimony());
+}

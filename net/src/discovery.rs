@@ -265,11 +265,11 @@ mod tests {
         let mut discovery = Discovery::new(large, page);
         let reachable = address("/ip4/127.0.0.1/tcp/1/ws");
         discovery.handle_found(small, &[direct(), reachable.clone(), circuit()], false, at(0));
-        assert_eq!(discovery.poll_dials(at(0))[0].addresses, [reachable.clone()]);
+        assert_eq!(discovery.poll_dials(at(0))[0].addresses, std::slice::from_ref(&reachable));
         let mut discovery = Discovery::new(large, page);
         discovery.handle_found(small, &[circuit()], false, at(0));
         discovery.handle_connected(&small, Some(Path::Relayed), at(100));
-        discovery.handle_found(small, &[reachable.clone()], false, at(200));
+        discovery.handle_found(small, std::slice::from_ref(&reachable), false, at(200));
         assert_eq!(discovery.poll_dials(at(200))[0].addresses, [reachable]);
     }
 

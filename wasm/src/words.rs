@@ -285,9 +285,11 @@ mod seed_text {
             None => Ok(None),
             Some(Seed::Number(seed)) => Ok(Some(seed)),
             Some(Seed::Text(text)) if text.trim().is_empty() => Ok(None),
-            Some(Seed::Text(text)) => text.trim().parse().map(Some).map_err(|_| {
-                D::Error::custom("a seed is a whole number from 0 to 18446744073709551615")
-            }),
+            Some(Seed::Text(text)) => text
+                .trim()
+                .parse()
+                .map(Some)
+                .map_err(|_| D::Error::custom("a seed is a whole number from 0 to 18446744073709551615")),
         }
     }
 }

@@ -95,8 +95,21 @@ impl Page {
         self.wait_for_picture()
     }
 
-    /// Waits for a picture that was not seen before.
+    /// Paints what the form says; whether a picture came rather than a sentence.
+    pub fn paints(&self) -> bool {
+        self.forget_picture();
+        self.tab.click("[data-testid=paint]").expect("the button can be clicked");
+        !self.outcome().starts_with("failed")
+    }
+
+    /// Waits for a picture that was not seen before: the SHA-256 of its pixels.
     pub fn wait_for_picture(&self) -> String {
+        let sha = self.outcome();
+        assert!(!sha.starts_with("failed"), "{sha}");
+        sha
+    }
+
+    fn outcome(&self) -> String {
         let picture = "document.querySelector('[data-testid=picture]')";
         let fresh =
             format!("!{picture}.hidden && {picture}.dataset.sha256 !== window.seenPicture && {picture}.dataset.sha256");
@@ -107,9 +120,7 @@ impl Page {
             ),
             PICTURE_PATIENCE,
         );
-        let sha = sha.expect("the picture is finished").as_str().expect("a hash is text").to_owned();
-        assert!(!sha.starts_with("failed"), "{sha}");
-        sha
+        sha.expect("the picture is finished").as_str().expect("a hash is text").to_owned()
     }
 
     /// Makes the next picture tell from the one shown, also if both are the same.

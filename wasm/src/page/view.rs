@@ -95,6 +95,8 @@ impl View {
             places.attribute(field_id(field), "aria-errormessage", at_fault.map(|_| "error"));
         }
         places.text("quality-note", telling::HIGH_IS_MISSING);
+        // Until this module runs, a click would submit the form as browsers did of old.
+        places.disabled("paint", false);
         places.disabled("reuse-seed", state.last_seed().is_none());
         places.disabled("cancel", state.painting.is_none());
     }

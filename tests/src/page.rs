@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
 use xtask::browser::{Browser, Tab, Visitor};
 
 /// A picture, however slow the machine is just then.
@@ -111,8 +110,7 @@ impl Page {
 
     fn outcome(&self) -> String {
         let picture = "document.querySelector('[data-testid=picture]')";
-        let fresh =
-            format!("!{picture}.hidden && {picture}.dataset.sha256 !== window.seenPicture && {picture}.dataset.sha256");
+        let fresh = format!("!{picture}.hidden && {picture}.dataset.sha256");
         let sha = self.tab.wait_within(
             &format!(
                 "(() => {{ const error = document.querySelector('[data-testid=error]'); \
@@ -157,21 +155,10 @@ impl Page {
         me.expect("the page shows itself").as_str().expect("a peer id is text").to_owned()
     }
 
-    /// Peers shown, this page among them.
-    pub fn peers(&self) -> u64 {
-        let count = self.tab.eval("document.querySelectorAll('[data-testid=peer]').length");
-        count.expect("peers are shown").as_u64().expect("a count")
-    }
-
     /// Waits until so many peers are shown, this page among them.
     pub fn wait_for_peers(&self, count: u64, patience: Duration) {
         let condition = format!("document.querySelectorAll('[data-testid=peer]').length === {count}");
         self.tab.wait_within(&condition, patience).expect("peers come and go");
-    }
-
-    /// The page's state, as scripts read it.
-    pub fn state(&self) -> Value {
-        self.tab.eval("window.manyhands.state()").expect("the page tells its state")
     }
 
     /// Fails if a script threw, or did what the page's policy forbids.

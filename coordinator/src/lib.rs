@@ -9,10 +9,14 @@ pub mod exactness;
 pub mod plan;
 pub mod requester;
 pub mod roster;
+pub mod speed;
+pub mod trust;
 pub mod worker;
 
 pub use exactness::Exactness;
 pub use plan::{Cut, Plan, PlanError, Rejected, StageKind, StagePlan, plan};
-pub use requester::{Requester, RequesterOutput};
+pub use protocol::Policy;
+pub use requester::{FailCause, Requester, RequesterOutput};
 pub use roster::{AdmitError, Lender, Roster};
+pub use trust::{Standing, TrustDomain};
 pub use worker::{LeaseKey, Worker, WorkerOutput};

@@ -1,37 +1,65 @@
 //! Lends the units of its jobs on leases, and survives whatever becomes of them.
 //!
-//! A unit is waiting, leased or delivered. Every grant has a new [`LeaseId`], and only live leases are remembered: a message
-//! about any other lease, or from any peer but its worker, changes nothing. That one rule makes late, doubled, stolen and
-//! foreign deliveries harmless.
+//! A unit is waiting, leased, answered or delivered. Every grant has a new [`LeaseId`], and only live leases are remembered: a
+//! message about any other lease, or from any peer but its worker, changes nothing. That one rule makes late, doubled, stolen
+//! and foreign deliveries harmless. A unit may have several live leases: a second worker for one that is late, or as many
+//! unrelated ones as must agree.
 
+mod answers;
 mod grants;
+mod hearing;
 mod job;
+mod outlook;
+mod rng;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::limits::{
-    LEASE_SILENCE_MAX, LEASE_TIME_MAX, REFUSAL_PAUSE, STAGE_UNITS_MAX, UPLOAD_BYTES_PER_SECOND_MIN,
+    HEDGES_PER_HUNDRED, HEDGES_SAVED_MAX, LEASE_SILENCE_MAX, LEASE_TIME_MAX, REFUSAL_PAUSE, STAGE_UNITS_MAX,
+    UPLOAD_BYTES_PER_SECOND_MIN,
 };
 use protocol::{
-    Capabilities, Hash, Instant, JobId, LeaseId, ModelId, ModelShape, PeerId, RefuseReason, ToRequester, ToWorker,
-    Unit, UnitId, tensor,
+    Capabilities, Hash, Instant, JobId, LeaseId, ModelId, ModelShape, PeerId, Policy, RefuseReason, ToRequester,
+    ToWorker, Unit, UnitId,
 };
 
-use self::job::{Job, Stage};
-use crate::roster::Roster;
+use self::answers::{Check, Lost, check_form};
+use self::job::{Failure, Job, Stage};
+use self::rng::Rng;
+use crate::roster::{Lender, Roster};
+use crate::speed::seconds;
+use crate::trust::Standing;
+
+/// What a second worker for a late unit costs of the credit that every delivery adds to.
+const HEDGE_COST: u32 = 100;
+
+/// A delivery in less than this share of the expected time is not believed without a look.
+const TOO_FAST: f64 = 0.2;
+
+/// Credit that can be saved.
+const HEDGE_CREDIT_MAX: u32 = HEDGE_COST * HEDGES_SAVED_MAX;
 
 /// Coordinates the jobs of one peer over the workers of a room.
 ///
 /// One event costs at most a few passes over the room's peers and one stage's units.
-#[derive(Default)]
 pub struct Requester {
-    connected: BTreeSet<PeerId>,
+    policy: Policy,
+    rng: Rng,
+    connected: BTreeMap<PeerId, Standing>,
+    paths: BTreeMap<PeerId, (Duration, f64)>,
     roster: Roster,
     jobs: BTreeMap<JobId, Job>,
     leases: BTreeMap<LeaseId, Lease>,
     last_lease: u64,
+    /// Peers caught in a wrong answer, the oldest first.
+    condemned: VecDeque<PeerId>,
+    /// Leases that lost a race lately.
+    lost: VecDeque<Lost>,
+    hedge_credit: u32,
+    /// When grants were last looked at: what was due by then and not done will be looked at a little later.
+    assigned_at: Instant,
     outputs: VecDeque<RequesterOutput>,
 }
 
@@ -65,10 +93,20 @@ pub enum RequesterOutput {
         /// The job.
         job: JobId,
     },
+    /// An answer that counted was a liar's, and nobody had confirmed it. The job has no stage any more: the driver takes it
+    /// back to before `stage` and begins that one anew. Until then nothing of the job is computed.
+    Tainted {
+        /// The job.
+        job: JobId,
+        /// The earliest stage that holds a wrong answer.
+        stage: u32,
+    },
     /// The job has ended: one of its units failed on every peer that it could be tried on.
     JobFailed {
         /// The job.
         job: JobId,
+        /// What was common to all failures.
+        cause: FailCause,
         /// Who failed the unit, and how; untrusted text, cut to its limit.
         reasons: Vec<(PeerId, String)>,
     },
@@ -79,6 +117,13 @@ pub enum RequesterOutput {
         /// Why; partly untrusted text, cut to its limit.
         reason: String,
     },
+    /// A worker gave a wrong answer, proved by others, and is never asked again.
+    WorkerCondemned {
+        /// The worker.
+        peer: PeerId,
+        /// Which answer.
+        evidence: String,
+    },
     /// An offer is not accepted.
     WorkerDropped {
         /// The worker.
@@ -88,13 +133,28 @@ pub enum RequesterOutput {
     },
 }
 
+/// Why a job failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailCause {
+    /// A unit needs more memory than anybody has: a layout of smaller units may do.
+    OutOfMemory,
+    /// Anything else.
+    Failed,
+}
+
 struct Lease {
+    id: LeaseId,
     job: JobId,
     unit: UnitId,
     worker: PeerId,
     granted: Instant,
     /// When its worker last spoke of it; at first, when the last byte of its input should have arrived.
     heard: Instant,
+    /// Seconds that the unit was expected to take, and to spend on its way.
+    takes: Option<f64>,
+    overhead: f64,
+    /// Whether its worker had nothing else of this requester.
+    was_idle: bool,
 }
 
 impl Lease {
@@ -104,9 +164,23 @@ impl Lease {
 }
 
 impl Requester {
-    /// A requester that knows nobody.
-    pub fn new() -> Self {
-        Self::default()
+    /// A requester that knows nobody. `seed` decides which units own devices check.
+    pub fn new(policy: Policy, seed: u64) -> Self {
+        Self {
+            policy,
+            rng: Rng::new(seed),
+            connected: BTreeMap::new(),
+            paths: BTreeMap::new(),
+            roster: Roster::new(),
+            jobs: BTreeMap::new(),
+            leases: BTreeMap::new(),
+            last_lease: 0,
+            condemned: VecDeque::new(),
+            lost: VecDeque::new(),
+            hedge_credit: HEDGE_CREDIT_MAX / 2,
+            assigned_at: Instant::ZERO,
+            outputs: VecDeque::new(),
+        }
     }
 
     /// Begins a job; several may run at once and share the room. A job of the same id that still runs is ended.
@@ -133,7 +207,8 @@ impl Requester {
             self.call_off(id);
         }
         let Some(entry) = self.jobs.get_mut(&job) else { return };
-        entry.stage = Some(Stage::new(*shape, conditioning, units));
+        entry.stage = Some(Stage::new(*shape, conditioning, units, Check::Domains(self.policy.quorum())));
+        self.fail_if_hopeless(job);
         self.assign(now);
     }
 
@@ -144,16 +219,38 @@ impl Requester {
     }
 
     /// A peer is connected. If it already was, that connection and all that travelled on it are lost.
-    pub fn handle_joined(&mut self, peer: PeerId, now: Instant) {
-        self.dismiss(&peer);
-        self.connected.insert(peer);
+    pub fn handle_joined(&mut self, peer: PeerId, standing: Standing, now: Instant) {
+        self.dismiss(&peer, now);
+        self.connected.insert(peer, standing);
         self.assign(now);
+    }
+
+    /// More is known of a connected peer, for example since it is reached directly.
+    pub fn handle_standing(&mut self, peer: &PeerId, standing: Standing) {
+        if let Some(known) = self.connected.get_mut(peer) {
+            known.clone_from(&standing);
+        }
+        if let Some(lender) = self.roster.lender_mut(peer) {
+            lender.stand(standing);
+        }
+    }
+
+    /// What is sent to a peer takes this long there and back, and this many bytes a second: a first guess, which what is
+    /// measured of its units replaces.
+    pub fn handle_path(&mut self, peer: &PeerId, round_trip: Duration, bytes_per_second: f64) {
+        if self.connected.contains_key(peer) {
+            self.paths.insert(peer.clone(), (round_trip, bytes_per_second));
+        }
+        if let Some(lender) = self.roster.lender_mut(peer) {
+            lender.take_path(round_trip, bytes_per_second);
+        }
     }
 
     /// A peer's connection is gone. Its units are requeued, and it bears no blame.
     pub fn handle_left(&mut self, peer: &PeerId, now: Instant) {
-        self.dismiss(peer);
+        self.dismiss(peer, now);
         self.connected.remove(peer);
+        self.paths.remove(peer);
         for job in self.jobs.values_mut() {
             job.used.remove(peer);
         }
@@ -162,17 +259,21 @@ impl Requester {
 
     /// A connected peer says something. Messages of others are not heard.
     pub fn handle(&mut self, from: &PeerId, message: ToRequester, body: Vec<u8>, now: Instant) {
-        if !self.connected.contains(from) {
+        if !self.connected.contains_key(from) {
             return;
         }
+        let was_mute = self.roster.lender_mut(from).is_some_and(|lender| lender.probed.take().is_some());
+        let is_heartbeat = matches!(message, ToRequester::Heartbeat { .. });
         match message {
             ToRequester::Offer(capabilities) => self.admit(from, capabilities, now),
             ToRequester::Heartbeat { lease } => self.renew(from, lease, now),
             ToRequester::Deliver { lease, compute_ms } => self.accept(from, lease, compute_ms, body, now),
             ToRequester::Refuse { lease, reason } => self.give_back(from, lease, reason, now),
-            ToRequester::Leave => self.dismiss(from),
+            ToRequester::Leave => self.dismiss(from, now),
         }
-        self.assign(now); // Any event may have freed a worker or brought a unit back.
+        if !is_heartbeat || was_mute {
+            self.assign(now); // Any other event may have freed a worker or brought a unit back.
+        }
     }
 
     /// The driver finds a delivered body unsound: that is a failure of its worker, and the unit is requeued. Call it when the
@@ -180,35 +281,13 @@ impl Requester {
     /// the present stage.
     pub fn reject(&mut self, job: JobId, unit: UnitId, reason: &str, now: Instant) {
         let stage = self.jobs.get_mut(&job).and_then(|job| job.stage.as_mut());
-        let Some((by, failures_in_row)) = stage.and_then(|stage| stage.undo(unit)) else { return };
+        let Some(done) = stage.and_then(|stage| stage.undo(unit)) else { return };
         self.count_retry(job);
-        if let Some(lender) = self.roster.lender_mut(&by) {
-            lender.uncount_delivery(failures_in_row);
+        if let Some(lender) = self.roster.lender_mut(&done.by) {
+            lender.uncount_delivery(done.failures_in_row);
         }
-        self.fail_unit(job, unit, by, reason, now);
+        self.fail_unit(job, unit, done.by, reason, false, now);
         self.assign(now);
-    }
-
-    /// Time has passed: leases of silent or stalled workers end, and pauses end.
-    pub fn handle_timeout(&mut self, now: Instant) {
-        for id in self.leases_where(|lease| lease.deadline() <= now) {
-            // Its worker may have been relieved of it together with an earlier one.
-            let Some(lease) = self.leases.get(&id) else { continue };
-            let worker = lease.worker.clone();
-            let reason = if lease.granted + LEASE_TIME_MAX <= now {
-                format!("held a unit for {} s without delivering it", LEASE_TIME_MAX.as_secs())
-            } else {
-                format!("said nothing of a unit for {} s", (now - lease.heard).as_secs())
-            };
-            self.relieve(&worker, &reason, now);
-        }
-        self.roster.end_pauses(now);
-        self.assign(now);
-    }
-
-    /// When [`Requester::handle_timeout`] is due.
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        self.leases.values().map(Lease::deadline).chain(self.roster.next_pause_end()).min()
     }
 
     /// What to do next; `None` until something happens.
@@ -236,53 +315,109 @@ impl Requester {
     pub fn is_starved(&self, job: JobId) -> bool {
         let Some(job) = self.jobs.get(&job) else { return false };
         let waiting = job.stage.iter().flat_map(Stage::waiting);
-        waiting.into_iter().any(|entry| {
-            let mut lenders = self.roster.lenders_of(job.model);
-            !lenders.any(|(peer, lender)| !lender.is_suspect() && !entry.failed_on(peer))
-        })
+        waiting.into_iter().any(|entry| !self.has_taker(job, entry))
+    }
+
+    /// How far workers are believed.
+    pub fn policy(&self) -> Policy {
+        self.policy
+    }
+
+    /// Peers caught in a wrong answer, the oldest first.
+    pub fn condemned(&self) -> impl Iterator<Item = &PeerId> {
+        self.condemned.iter()
     }
 
     fn admit(&mut self, from: &PeerId, capabilities: Capabilities, now: Instant) {
+        if self.condemned.contains(from) {
+            let reason = "it gave a wrong answer before".to_owned();
+            self.outputs.push_back(RequesterOutput::WorkerDropped { peer: from.clone(), reason });
+            return;
+        }
         if let Err(error) = self.roster.admit(from.clone(), capabilities, now) {
-            self.dismiss(from);
+            self.dismiss(from, now);
             self.outputs.push_back(RequesterOutput::WorkerDropped { peer: from.clone(), reason: error.to_string() });
+            return;
+        }
+        let lender = self.roster.lender_mut(from).expect("the peer was just admitted");
+        lender.stand(self.connected[from].clone());
+        if let Some((round_trip, bytes_per_second)) = self.paths.get(from) {
+            lender.take_path(*round_trip, *bytes_per_second);
         }
     }
 
     fn renew(&mut self, from: &PeerId, lease: LeaseId, now: Instant) {
         if let Some(lease) = self.leases.get_mut(&lease).filter(|lease| lease.worker == *from) {
-            lease.heard = now;
+            lease.heard = lease.heard.max(now);
         }
     }
 
     fn accept(&mut self, from: &PeerId, id: LeaseId, compute_ms: u32, body: Vec<u8>, now: Instant) {
-        let Some((job, unit)) = self.live(from, id) else { return };
+        let Some((job, unit)) = self.live(from, id) else { return self.compare_late(from, id, &body) };
         let stage = self.stage_of(job);
-        let work = &stage.entry(unit).expect("a leased unit belongs to the present stage").unit.work;
-        let sound = tensor::from_bytes(&body, work.output_values(&stage.shape));
-        if let Err(error) = sound {
-            return self.fail_lease(id, &error.to_string(), now);
+        let entry = stage.entry(unit).expect("a leased unit belongs to the present stage");
+        if let Err(reason) = check_form(&entry.unit, &stage.shape, &entry.input, &body) {
+            return self.fail_lease(id, &reason, now);
         }
+        self.measure(id, compute_ms, now);
         self.end_lease(id);
-        let lender = self.roster.lender_mut(from).expect("the worker of a live lease is in the roster");
-        let failures_in_row = lender.failures_in_row();
-        lender.count_delivery();
-        self.stage_of(job).complete(unit, from.clone(), failures_in_row);
-        self.outputs.push_back(RequesterOutput::Delivered { job, unit, by: from.clone(), body, compute_ms });
+        self.keep((job, unit), from, body, compute_ms, now);
+    }
+
+    /// Notes how long a lease that is delivered took. What its worker says of itself only divides the time between computing
+    /// and travelling.
+    fn measure(&mut self, id: LeaseId, compute_ms: u32, now: Instant) {
+        let lease = &self.leases[&id];
+        let (job, unit, was_idle) = (lease.job, lease.unit, lease.was_idle);
+        let arrived = seconds(lease.granted) + lease.overhead;
+        let turnaround = (now - lease.granted).as_secs_f64();
+        let expected = lease.takes;
+        let worker = lease.worker.clone();
+        let model = self.jobs[&job].model;
+        let is_checkable = self.policy == Policy::Friends && self.has_own(model);
+        let job_entry = self.jobs.get_mut(&job).expect("a live lease belongs to a running job");
+        let stage = job_entry.stage.as_mut().expect("a live lease belongs to the present stage");
+        let work = &stage.entry(unit).expect("a leased unit belongs to the present stage").unit.work;
+        let lender = self.roster.lender_mut(&worker).expect("the worker of a live lease is in the roster");
+        let before = lender.delivered.replace(now);
+        let gap = before.map_or(turnaround, |before| (now - before).as_secs_f64().min(turnaround));
+        if was_idle {
+            let computed = (f64::from(compute_ms) / 1000.0).min(turnaround);
+            lender.speed_mut().measure(work, model, &stage.shape, computed, now);
+            lender.speed_mut().measure_overhead(turnaround - computed);
+        } else if before.is_some_and(|before| arrived <= seconds(before)) {
+            lender.speed_mut().measure(work, model, &stage.shape, gap, now);
+        }
+        // Nobody is five times as fast as it was: an own device looks at that.
+        let is_too_fast = expected.is_some_and(|expected| gap < expected * TOO_FAST);
+        if is_too_fast && is_checkable && !lender.standing().is_own {
+            self.set_check(job, unit, Check::Own);
+        }
     }
 
     fn give_back(&mut self, from: &PeerId, id: LeaseId, reason: RefuseReason, now: Instant) {
-        let Some((job, _)) = self.live(from, id) else { return };
+        let Some((job, unit)) = self.live(from, id) else { return };
         let model = self.jobs[&job].model;
         let lender = self.roster.lender_mut(from).expect("the worker of a live lease is in the roster");
         match reason {
-            RefuseReason::Busy => {
+            RefuseReason::Busy | RefuseReason::UnknownLease => {
+                if lender.count_refusal() {
+                    return self.fail_lease(id, "it refuses everything", now);
+                }
                 lender.pause(REFUSAL_PAUSE, now);
                 self.requeue(id);
             }
             RefuseReason::UnknownModel => {
                 lender.note_lacking(model);
                 self.requeue(id);
+            }
+            RefuseReason::OutOfMemory => {
+                let stage = self.stage_of(job);
+                let work = &stage.entry(unit).expect("a leased unit belongs to the present stage").unit.work;
+                let cost = work.cost(&stage.shape);
+                self.roster.lender_mut(from).expect("it was just there").note_too_large(model, cost);
+                self.requeue(id);
+                self.fail_unit(job, unit, from.clone(), "out of memory", true, now);
             }
             RefuseReason::UnknownBlob(blob) => self.resend(from, id, blob, now),
             RefuseReason::Invalid(text) | RefuseReason::Failed(text) => self.fail_lease(id, &text, now),
@@ -305,53 +440,82 @@ impl Requester {
 
     fn fail_lease(&mut self, id: LeaseId, reason: &str, now: Instant) {
         let Lease { job, unit, worker, .. } = self.requeue(id);
-        self.fail_unit(job, unit, worker, reason, now);
+        self.fail_unit(job, unit, worker, reason, false, now);
     }
 
-    /// Notes that `peer` failed a waiting unit, and ends the job if there is nobody else to try.
-    fn fail_unit(&mut self, job: JobId, unit: UnitId, peer: PeerId, reason: &str, now: Instant) {
+    /// Notes that `peer` failed a waiting unit, and ends the job if there is nobody else to try. A unit that is too large is
+    /// no fault of its worker.
+    fn fail_unit(
+        &mut self,
+        job: JobId,
+        unit: UnitId,
+        peer: PeerId,
+        reason: &str,
+        is_out_of_memory: bool,
+        now: Instant,
+    ) {
         let RefuseReason::Failed(reason) = RefuseReason::failed(reason) else {
             unreachable!("failed() makes a Failed")
         };
-        let model = self.jobs[&job].model;
+        let standing = self.roster.lender(&peer).map(|lender| lender.standing().clone());
+        let domain = standing.unwrap_or_else(|| Standing::alone(&peer)).domain;
         let entry = self.stage_of(job).entry_mut(unit).expect("a failed unit belongs to the present stage");
-        entry.failures.push((peer.clone(), reason.clone()));
-        let (is_spent, failures) = (entry.is_spent(), entry.failures.clone());
-        if let Some(lender) = self.roster.lender_mut(&peer) {
+        entry.failures.push(Failure { peer: peer.clone(), domain, reason: reason.clone(), is_out_of_memory });
+        let is_spent = entry.is_spent();
+        if let Some(lender) = self.roster.lender_mut(&peer)
+            && !is_out_of_memory
+        {
             lender.count_failure(now);
             self.outputs.push_back(RequesterOutput::WorkerPaused { peer, reason });
         }
-        // Nobody left to try fails the job; nobody there at all only makes it wait.
-        let has_failed = |peer: &PeerId| failures.iter().any(|(failed, _)| failed == peer);
-        let lenders = || self.roster.lenders_of(model).map(|(peer, _)| peer);
-        let is_hopeless = lenders().next().is_some() && lenders().all(has_failed);
-        if is_spent || is_hopeless {
-            self.end_job(job);
-            self.outputs.push_back(RequesterOutput::JobFailed { job, reasons: failures });
+        if is_spent {
+            self.fail_job(job, unit);
+        } else {
+            self.fail_if_hopeless(job);
         }
     }
 
-    /// Takes all its leases from a worker that stalls on one, and pauses it.
-    fn relieve(&mut self, worker: &PeerId, reason: &str, now: Instant) {
-        let lender = self.roster.lender_mut(worker).expect("the worker of a live lease is in the roster");
-        lender.count_failure(now);
-        let leases = lender.leases.clone();
-        for id in leases.into_iter().rev() {
-            let Lease { job, unit, .. } = self.call_off(id);
-            self.count_retry(job);
-            let entry = self.stage_of(job).entry_mut(unit).expect("a leased unit belongs to the present stage");
-            entry.stalled_on = Some(worker.clone());
+    /// Ends the job if nobody is left to try one of its units; nobody there at all only makes it wait.
+    fn fail_if_hopeless(&mut self, id: JobId) {
+        let Some((job, stage)) = self.jobs.get(&id).and_then(|job| Some((job, job.stage.as_ref()?))) else { return };
+        let is_hopeless = |entry: &&job::Entry| self.is_hopeless(job.model, entry, entry.unit.work.cost(&stage.shape));
+        let unit = stage.waiting().find(is_hopeless).map(|entry| entry.unit.id);
+        if let Some(unit) = unit {
+            self.fail_job(id, unit);
         }
-        self.outputs.push_back(RequesterOutput::WorkerPaused { peer: worker.clone(), reason: reason.to_owned() });
     }
 
-    /// Takes a peer out of the roster and requeues its units, the oldest lease first.
-    fn dismiss(&mut self, peer: &PeerId) {
+    /// Ends a job because of a unit that nobody could do. If all failed alike it was the unit's fault, and nobody is punished.
+    fn fail_job(&mut self, id: JobId, unit: UnitId) {
+        let entry = self.stage_of(id).entry(unit).expect("a failed unit belongs to the present stage");
+        let failures = entry.failures.clone();
+        let is_alike = failures.iter().all(|failure| failure.reason == failures[0].reason);
+        if is_alike && failures.len() > 1 {
+            for failure in failures.iter().filter(|failure| !failure.is_out_of_memory) {
+                if let Some(lender) = self.roster.lender_mut(&failure.peer) {
+                    lender.forgive();
+                }
+            }
+        }
+        let is_memory = failures.iter().all(|failure| failure.is_out_of_memory);
+        let cause = if is_memory { FailCause::OutOfMemory } else { FailCause::Failed };
+        let reasons = failures.into_iter().map(|failure| (failure.peer, failure.reason)).collect();
+        self.end_job(id);
+        self.outputs.push_back(RequesterOutput::JobFailed { job: id, cause, reasons });
+    }
+
+    /// Takes a peer out of the roster and requeues its units, the oldest lease first. What it answered and what does not count
+    /// yet stays: it may still be confirmed.
+    fn dismiss(&mut self, peer: &PeerId, now: Instant) {
         let leases = self.roster.lender(peer).map_or_else(Vec::new, |lender| lender.leases.clone());
+        let is_own = self.roster.lender(peer).is_some_and(|lender| lender.standing().is_own);
         for id in leases.into_iter().rev() {
             self.requeue(id);
         }
         self.roster.remove(peer);
+        if is_own {
+            self.release_checks(now);
+        }
     }
 
     fn end_job(&mut self, id: JobId) {
@@ -364,10 +528,9 @@ impl Requester {
         }
     }
 
-    /// Ends a lease, tells its worker, and puts the unit back.
+    /// Ends a lease, tells its worker, and puts the unit back if it still wants one.
     fn call_off(&mut self, id: LeaseId) -> Lease {
         let lease = self.end_lease(id);
-        self.stage_of(lease.job).requeue(lease.unit);
         self.send(lease.worker.clone(), ToWorker::Cancel { lease: id }, Arc::default());
         lease
     }
@@ -375,7 +538,6 @@ impl Requester {
     /// Ends a lease that its worker will not deliver, and puts the unit back.
     fn requeue(&mut self, id: LeaseId) -> Lease {
         let lease = self.end_lease(id);
-        self.stage_of(lease.job).requeue(lease.unit);
         self.count_retry(lease.job);
         lease
     }
@@ -384,10 +546,16 @@ impl Requester {
         self.jobs.get_mut(&job).expect("a live lease belongs to a running job").retries += 1;
     }
 
+    /// Ends a lease; its unit waits again if it wants another.
     fn end_lease(&mut self, id: LeaseId) -> Lease {
         let lease = self.leases.remove(&id).expect("only live leases are ended");
         let lender = self.roster.lender_mut(&lease.worker).expect("the worker of a live lease is in the roster");
         lender.leases.retain(|held| *held != id);
+        let stage = self.stage_of(lease.job);
+        if let Some(entry) = stage.entry_mut(lease.unit) {
+            entry.leases.retain(|holder| holder.lease != id);
+        }
+        stage.requeue(lease.unit);
         lease
     }
 

@@ -3,8 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use protocol::limits::{BLOBS_MAX, PAUSE_MAX, REFUSAL_PAUSE, ROOM_PEERS_MAX};
-use protocol::{Capabilities, Hash, Instant, LeaseId, ModelId, PeerId};
+use protocol::limits::{BLOBS_MAX, LEASES_PER_WORKER, PAUSE_MAX, REFUSAL_PAUSE, ROOM_PEERS_MAX};
+use protocol::{Capabilities, Hash, Instant, LeaseId, ModelId, ModelShape, PeerId, Work};
+
+use crate::speed::Speed;
+use crate::trust::Standing;
+
+/// What a unit's way there and back is taken to cost before it is measured, in seconds.
+const OVERHEAD_UNKNOWN: f64 = 0.005;
+
+/// Leases that a worker is given before anything is known of it.
+const WINDOW_BEGIN: usize = 2;
 
 /// The workers that a requester knows, in the order of their ids.
 #[derive(Clone, Debug, Default)]
@@ -23,8 +32,31 @@ pub struct Lender {
     paused_until: Option<Instant>,
     lacks: BTreeSet<ModelId>,
     stored: VecDeque<Hash>,
+    standing: Standing,
+    speed: Speed,
+    /// Round trip and bytes per second of its path, as the driver knows them.
+    path: Option<(Duration, f64)>,
+    /// The smallest cost of a unit of a model for which its memory did not suffice.
+    too_large: BTreeMap<ModelId, u64>,
+    /// Leases it may hold; halved when it is late or out of memory, and grown back by deliveries.
+    window: usize,
+    refusals_in_row: u32,
+    /// Deliveries in a row that proved right.
+    valid_in_row: u32,
+    /// When it last delivered.
+    pub(crate) delivered: Option<Instant>,
+    /// The question whether it lives, if it has said nothing since.
+    pub(crate) probed: Option<Probed>,
     /// Live leases, the oldest first: the worker computes them in this order, so all but the first are prefetched.
     pub(crate) leases: Vec<LeaseId>,
+}
+
+/// A question whether a worker lives.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Probed {
+    pub(crate) lease: LeaseId,
+    pub(crate) asked: Instant,
+    pub(crate) times: u32,
 }
 
 /// Why a peer is not taken into the roster.
@@ -50,13 +82,15 @@ impl Roster {
             return Err(AdmitError::Unsound);
         }
         if let Some(lender) = self.lenders.get_mut(&peer) {
+            lender.speed.claim(&capabilities.pilots, capabilities.throttled);
             lender.capabilities = capabilities;
             return Ok(());
         }
         if self.lenders.len() >= ROOM_PEERS_MAX {
             return Err(AdmitError::Full);
         }
-        self.lenders.insert(peer, Lender::new(capabilities, now));
+        let lender = Lender::new(capabilities, Standing::alone(&peer), now);
+        self.lenders.insert(peer, lender);
         Ok(())
     }
 
@@ -93,23 +127,23 @@ impl Roster {
     pub(crate) fn next_pause_end(&self) -> Option<Instant> {
         self.lenders.values().filter_map(|lender| lender.paused_until).min()
     }
-
-    /// Those who may be given a lease beside `held` others, the most reliable first. Nobody who failed last is given one in
-    /// advance.
-    pub(crate) fn ready_beside(&self, held: usize, now: Instant) -> Vec<PeerId> {
-        let is_ready = |lender: &Lender| {
-            lender.leases.len() == held && !lender.is_paused(now) && (held == 0 || lender.failures_in_row == 0)
-        };
-        let mut ready: Vec<_> = self.lenders.iter().filter(|(_, lender)| is_ready(lender)).collect();
-        ready.sort_by_key(|(_, lender)| lender.failures_in_row); // Stable: equals stay in the order of their ids.
-        ready.into_iter().map(|(peer, _)| peer.clone()).collect()
-    }
 }
 
 impl Lender {
-    fn new(capabilities: Capabilities, since: Instant) -> Self {
+    fn new(capabilities: Capabilities, standing: Standing, since: Instant) -> Self {
+        let mut speed = Speed::default();
+        speed.claim(&capabilities.pilots, capabilities.throttled);
         Self {
             capabilities,
+            standing,
+            speed,
+            path: None,
+            too_large: BTreeMap::new(),
+            window: WINDOW_BEGIN,
+            refusals_in_row: 0,
+            valid_in_row: 0,
+            delivered: None,
+            probed: None,
             since,
             units_delivered: 0,
             failures: 0,
@@ -161,9 +195,85 @@ impl Lender {
         self.paused_until.is_some_and(|until| now < until)
     }
 
-    /// Whether it is paused because it failed, not because it was busy. True until the requester hears that time has passed.
+    /// Whom it may belong to, and whether it is the requester's own.
+    pub fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
+    /// Deliveries in a row that proved right: another domain, or an own device, gave the same answer.
+    pub fn valid_in_row(&self) -> u32 {
+        self.valid_in_row
+    }
+
+    /// Seconds that the work will take it to compute, as measured, or else as claimed; `None` if nothing is known.
+    pub fn seconds(&self, work: &Work, model: ModelId, shape: &ModelShape, now: Instant) -> Option<f64> {
+        self.speed.seconds(work, model, shape, now)
+    }
+
+    /// Seconds that a unit of `bytes` spends on its way there and back.
+    pub fn overhead(&self, bytes: usize) -> f64 {
+        let by_path = self
+            .path
+            .map(|(round_trip, bytes_per_second)| round_trip.as_secs_f64() + bytes as f64 / bytes_per_second.max(1.0));
+        self.speed.overhead().or(by_path).unwrap_or(OVERHEAD_UNKNOWN)
+    }
+
+    /// Whether a unit of this cost is as large as one for which its memory did not suffice.
+    pub fn is_too_large(&self, model: ModelId, cost: u64) -> bool {
+        self.too_large.get(&model).is_some_and(|smallest| *smallest <= cost)
+    }
+
+    /// Whether it is paused because it failed, not because it was busy (true until the requester hears that time has
+    /// passed), or does not answer the question whether it lives.
     pub(crate) fn is_suspect(&self) -> bool {
-        self.failures_in_row > 0 && self.paused_until.is_some()
+        self.failures_in_row > 0 && self.paused_until.is_some() || self.probed.is_some()
+    }
+
+    pub(crate) fn stand(&mut self, standing: Standing) {
+        self.standing = standing;
+    }
+
+    pub(crate) fn take_path(&mut self, round_trip: Duration, bytes_per_second: f64) {
+        self.path = Some((round_trip, bytes_per_second));
+    }
+
+    pub(crate) fn speed_mut(&mut self) -> &mut Speed {
+        &mut self.speed
+    }
+
+    /// Leases it may hold where a unit takes `seconds` and spends `overhead` on its way: one that runs, and as many as
+    /// cover the way of the next.
+    pub(crate) fn window(&self, seconds: f64, overhead: f64) -> usize {
+        if self.failures_in_row > 0 {
+            return 1; // Nothing in advance for a worker that failed last.
+        }
+        let cover = if seconds > 0.0 { (overhead / seconds).min(LEASES_PER_WORKER as f64) as usize } else { 0 };
+        self.window.min(WINDOW_BEGIN + cover).min(LEASES_PER_WORKER)
+    }
+
+    /// It was late, or short of memory.
+    pub(crate) fn shrink_window(&mut self) {
+        self.window = (self.window / 2).max(1);
+    }
+
+    pub(crate) fn note_too_large(&mut self, model: ModelId, cost: u64) {
+        let smallest = self.too_large.entry(model).or_insert(cost);
+        *smallest = cost.min(*smallest);
+        self.shrink_window();
+    }
+
+    /// A refusal without blame; returns whether it is one too many.
+    pub(crate) fn count_refusal(&mut self) -> bool {
+        self.refusals_in_row += 1;
+        self.refusals_in_row > protocol::limits::REFUSALS_IN_ROW_MAX
+    }
+
+    pub(crate) fn count_valid(&mut self) {
+        self.valid_in_row = self.valid_in_row.saturating_add(1);
+    }
+
+    pub(crate) fn doubt(&mut self) {
+        self.valid_in_row = 0;
     }
 
     pub(crate) fn failures_in_row(&self) -> u32 {
@@ -173,6 +283,15 @@ impl Lender {
     pub(crate) fn count_delivery(&mut self) {
         self.units_delivered += 1;
         self.failures_in_row = 0;
+        self.refusals_in_row = 0;
+        self.window = (self.window + 1).min(LEASES_PER_WORKER);
+    }
+
+    /// Takes back its last failure: the unit was at fault.
+    pub(crate) fn forgive(&mut self) {
+        self.failures = self.failures.saturating_sub(1);
+        self.failures_in_row = self.failures_in_row.saturating_sub(1);
+        self.paused_until = None;
     }
 
     /// Takes back a delivery that proved unsound: it did not end the row of failures that stood before it.
@@ -185,6 +304,7 @@ impl Lender {
     pub(crate) fn count_failure(&mut self, now: Instant) {
         self.failures += 1;
         self.failures_in_row = self.failures_in_row.saturating_add(1);
+        self.shrink_window();
         let doublings = (self.failures_in_row - 1).min(16);
         self.pause(REFUSAL_PAUSE.saturating_mul(1 << doublings).min(PAUSE_MAX), now);
     }
@@ -222,8 +342,7 @@ mod tests {
     use super::*;
 
     fn capabilities() -> Capabilities {
-        let (name, numeric_class, device) = ("ada".into(), "cpu".into(), "CPU".into());
-        Capabilities { name, models: Vec::new(), numeric_class, threads: 1, device }
+        Capabilities::new("ada", "cpu")
     }
 
     fn peer(index: usize) -> PeerId {
@@ -245,7 +364,7 @@ mod tests {
 
     #[test]
     fn pauses_double_up_to_a_limit_and_end_with_a_delivery() {
-        let mut lender = Lender::new(capabilities(), Instant::ZERO);
+        let mut lender = Lender::new(capabilities(), Standing::alone(&peer(0)), Instant::ZERO);
         let pause = |lender: &mut Lender| {
             lender.paused_until = None;
             lender.count_failure(Instant::ZERO);

@@ -7,6 +7,7 @@ mod blobs;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
+use std::time::Duration;
 
 use protocol::limits::{HEARTBEAT_EVERY, LEASES_PER_WORKER, MODELS_MAX, ROOM_PEERS_MAX, WORKER_QUEUE_MAX};
 use protocol::{
@@ -17,19 +18,27 @@ use protocol::{
 use self::blobs::Blobs;
 use crate::requester::transfer_time_max;
 
+/// An own requester comes before others that have waited less than this longer: nobody starves.
+const OWN_FIRST: Duration = Duration::from_secs(10);
+
+/// Leases remembered that were called off before they came.
+const CALLED_OFF_MAX: usize = 64;
+
 /// Lends one processor to the requesters of a room.
 pub struct Worker {
     capabilities: Capabilities,
     models: BTreeMap<ModelId, ModelShape>,
     lending: bool,
     /// Connected peers, and the leases of each that wait.
-    queues: BTreeMap<PeerId, VecDeque<Queued>>,
+    queues: BTreeMap<PeerId, Queue>,
     running: Option<Running>,
     /// Whose lease was computed last: the next requester after it comes next.
     served_last: Option<PeerId>,
     /// Results that may still be under way, the oldest first.
     uploads: Vec<Upload>,
     blobs: Blobs,
+    /// Leases that were called off before they came: a short message overtakes a long one.
+    called_off: VecDeque<LeaseKey>,
     beat_next: Option<Instant>,
     units_delivered: u64,
     outputs: VecDeque<WorkerOutput>,
@@ -75,6 +84,16 @@ pub enum WorkerOutput {
     },
 }
 
+/// What one requester waits for.
+#[derive(Default)]
+struct Queue {
+    leases: VecDeque<Queued>,
+    /// Since when it waits for its turn.
+    since: Instant,
+    /// Whether it belongs to this worker's owner.
+    is_own: bool,
+}
+
 struct Queued {
     lease: LeaseId,
     unit: Box<Unit>,
@@ -108,6 +127,7 @@ impl Worker {
             served_last: None,
             uploads: Vec::new(),
             blobs: Blobs::default(),
+            called_off: VecDeque::new(),
             beat_next: None,
             units_delivered: 0,
             outputs: VecDeque::new(),
@@ -119,9 +139,16 @@ impl Worker {
         self.forget(&peer);
         if self.lending && self.queues.len() < ROOM_PEERS_MAX {
             self.send(&peer, ToRequester::Offer(self.capabilities.clone()), Vec::new());
-            self.queues.insert(peer, VecDeque::new());
+            self.queues.insert(peer, Queue { since: now, ..Queue::default() });
         }
         self.advance(now);
+    }
+
+    /// This requester is its owner's, and comes first.
+    pub fn prefer(&mut self, requester: &PeerId) {
+        if let Some(queue) = self.queues.get_mut(requester) {
+            queue.is_own = true;
+        }
     }
 
     /// A peer's connection is gone, and its leases with it.
@@ -154,6 +181,18 @@ impl Worker {
     /// Offers itself again under another name, to everybody it is offered to; leases go on.
     pub fn rename(&mut self, name: String) {
         self.capabilities.name = name;
+        self.offer_again();
+    }
+
+    /// Says that it works slower than it could from now on, or that it does no longer; leases go on.
+    pub fn throttle(&mut self, is_throttled: bool) {
+        if self.capabilities.throttled != is_throttled {
+            self.capabilities.throttled = is_throttled;
+            self.offer_again();
+        }
+    }
+
+    fn offer_again(&mut self) {
         for requester in self.queues.keys().cloned().collect::<Vec<_>>() {
             self.send(&requester, ToRequester::Offer(self.capabilities.clone()), Vec::new());
         }
@@ -163,8 +202,9 @@ impl Worker {
     pub fn handle(&mut self, from: &PeerId, message: ToWorker, body: Vec<u8>, now: Instant) {
         match message {
             ToWorker::Store { blob } => self.store(from, blob, body),
-            ToWorker::Assign { lease, unit } => self.take(from, lease, unit, body),
-            ToWorker::Cancel { lease } => self.drop_leases(from, |held, _| held == lease),
+            ToWorker::Assign { lease, unit } => self.take(from, lease, unit, body, now),
+            ToWorker::Cancel { lease } => self.cancel(from, lease),
+            ToWorker::Probe { lease } => self.answer_probe(from, lease),
             ToWorker::Release { job } => self.drop_leases(from, |_, held| held == job),
         }
         self.advance(now);
@@ -245,11 +285,39 @@ impl Worker {
         }
     }
 
-    fn take(&mut self, from: &PeerId, lease: LeaseId, unit: Box<Unit>, input: Vec<u8>) {
+    fn cancel(&mut self, from: &PeerId, lease: LeaseId) {
+        let key = LeaseKey { requester: from.clone(), lease };
+        if self.held().contains(&key) {
+            return self.drop_leases(from, |held, _| held == lease);
+        }
+        if self.queues.contains_key(from) {
+            if self.called_off.len() >= CALLED_OFF_MAX {
+                self.called_off.pop_front();
+            }
+            self.called_off.push_back(key);
+        }
+    }
+
+    /// Says whether a lease is alive, also to those it is not lent to.
+    fn answer_probe(&mut self, from: &PeerId, lease: LeaseId) {
+        let is_alive = self.held().iter().any(|key| key.requester == *from && key.lease == lease);
+        let unknown = ToRequester::Refuse { lease, reason: RefuseReason::UnknownLease };
+        self.send(from, if is_alive { ToRequester::Heartbeat { lease } } else { unknown }, Vec::new());
+    }
+
+    fn take(&mut self, from: &PeerId, lease: LeaseId, unit: Box<Unit>, input: Vec<u8>, now: Instant) {
+        let is_called_off = |key: &LeaseKey| key.requester == *from && key.lease == lease;
+        if let Some(place) = self.called_off.iter().position(is_called_off) {
+            self.called_off.remove(place);
+            return;
+        }
         match self.check(from, lease, &unit, &input) {
             Ok(conditioning) => {
                 let queue = self.queues.get_mut(from).expect("only a connected requester's units pass their check");
-                queue.push_back(Queued { lease, unit, input, conditioning });
+                if queue.leases.is_empty() {
+                    queue.since = queue.since.max(now);
+                }
+                queue.leases.push_back(Queued { lease, unit, input, conditioning });
                 self.trim_uploads(from);
             }
             Err(reason) => self.send(from, ToRequester::Refuse { lease, reason }, Vec::new()),
@@ -259,7 +327,7 @@ impl Worker {
     /// Drops the leases of a requester that `is_over` says are over, by their number and job.
     fn drop_leases(&mut self, from: &PeerId, is_over: impl Fn(LeaseId, JobId) -> bool) {
         if let Some(queue) = self.queues.get_mut(from) {
-            queue.retain(|queued| !is_over(queued.lease, queued.unit.job));
+            queue.leases.retain(|queued| !is_over(queued.lease, queued.unit.job));
         }
         self.uploads.retain(|upload| upload.key.requester != *from || !is_over(upload.key.lease, upload.job));
         let running = self.running.as_mut().filter(|running| running.key.requester == *from && !running.is_aborted);
@@ -290,13 +358,14 @@ impl Worker {
 
     fn forget(&mut self, requester: &PeerId) {
         self.drop_leases(requester, |_, _| true);
+        self.called_off.retain(|key| key.requester != *requester);
         self.queues.remove(requester);
     }
 
     /// Begins what comes next, if nothing runs, and keeps the heart beating while anything is held.
     fn advance(&mut self, now: Instant) {
         if self.running.is_none()
-            && let Some((requester, queued)) = self.take_next()
+            && let Some((requester, queued)) = self.take_next(now)
         {
             let Queued { lease, unit, input, conditioning } = queued;
             self.served_last = Some(requester.clone());
@@ -308,13 +377,21 @@ impl Worker {
         self.beat_next = if is_idle { None } else { Some(self.beat_next.unwrap_or(now + HEARTBEAT_EVERY)) };
     }
 
-    /// Takes the first waiting lease of the next requester in turn.
-    fn take_next(&mut self) -> Option<(PeerId, Queued)> {
-        let has_work = |(peer, queue): (&PeerId, &VecDeque<Queued>)| (!queue.is_empty()).then(|| peer.clone());
+    /// Takes the first waiting lease of the requester that has waited longest; of equals, of the next in turn.
+    fn take_next(&mut self, now: Instant) -> Option<(PeerId, Queued)> {
         let after = self.served_last.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
-        let later = self.queues.range::<PeerId, _>((after, Bound::Unbounded)).find_map(has_work);
-        let requester = later.or_else(|| self.queues.iter().find_map(has_work))?;
-        let queued = self.queues.get_mut(&requester)?.pop_front()?;
+        let later = self.queues.range::<PeerId, _>((after, Bound::Unbounded));
+        let mut best: Option<(Duration, &PeerId)> = None;
+        for (peer, queue) in later.chain(self.queues.iter()).filter(|(_, queue)| !queue.leases.is_empty()) {
+            let waited = (now - queue.since) + if queue.is_own { OWN_FIRST } else { Duration::ZERO };
+            if best.is_none_or(|(longest, _)| waited > longest) {
+                best = Some((waited, peer));
+            }
+        }
+        let requester = best?.1.clone();
+        let queue = self.queues.get_mut(&requester)?;
+        queue.since = now;
+        let queued = queue.leases.pop_front()?;
         Some((requester, queued))
     }
 
@@ -333,7 +410,7 @@ impl Worker {
         let invalid = |text: &str| Err(RefuseReason::invalid(text));
         let Some(queue) = self.queues.get(from) else { return Err(RefuseReason::Busy) };
         let running = self.computing().filter(|key| key.requester == *from);
-        if queue.iter().any(|queued| queued.lease == lease) || running.is_some_and(|key| key.lease == lease) {
+        if queue.leases.iter().any(|queued| queued.lease == lease) || running.is_some_and(|key| key.lease == lease) {
             return invalid("the lease is already granted");
         }
         if self.waiting() >= WORKER_QUEUE_MAX || self.held_of(from) >= LEASES_PER_WORKER {
@@ -370,18 +447,18 @@ impl Worker {
 
     /// Leases of this requester that wait or run.
     fn held_of(&self, requester: &PeerId) -> usize {
-        let waiting = self.queues.get(requester).map_or(0, VecDeque::len);
+        let waiting = self.queues.get(requester).map_or(0, |queue| queue.leases.len());
         waiting + usize::from(self.computing().is_some_and(|key| key.requester == *requester))
     }
 
     fn waiting(&self) -> usize {
-        self.queues.values().map(VecDeque::len).sum()
+        self.queues.values().map(|queue| queue.leases.len()).sum()
     }
 
     /// Every lease that is alive here: running, waiting, or with its result still under way.
     fn held(&self) -> Vec<LeaseKey> {
         let waiting = self.queues.iter().flat_map(|(requester, queue)| {
-            queue.iter().map(|queued| LeaseKey { requester: requester.clone(), lease: queued.lease })
+            queue.leases.iter().map(|queued| LeaseKey { requester: requester.clone(), lease: queued.lease })
         });
         let uploads = self.uploads.iter().map(|upload| upload.key.clone());
         self.computing().cloned().into_iter().chain(waiting).chain(uploads).collect()

@@ -8,6 +8,7 @@ pub mod job;
 pub mod limits;
 pub mod membership;
 pub mod message;
+pub mod policy;
 pub mod room;
 pub mod tensor;
 pub mod time;
@@ -15,7 +16,8 @@ pub mod unit;
 
 pub use ids::{Hash, JobId, LeaseId, ModelId, PeerId};
 pub use job::{JobRequest, JobSpec, Layout, ModelShape, PlanChoice, PlanKind, Size, SpecError, Tiling, Wire};
-pub use message::{Activity, Capabilities, Message, Presence, RefuseReason, ToRequester, ToWorker};
+pub use message::{Activity, Capabilities, Message, Pilot, Presence, RefuseReason, ToRequester, ToWorker};
+pub use policy::Policy;
 pub use room::{RoomId, RoomKeys, RoomLink, RoomSecret};
 pub use time::Instant;
 pub use unit::{Branches, Unit, UnitId, Work};

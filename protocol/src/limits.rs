@@ -65,11 +65,12 @@ pub const ROOM_PEERS_MAX: usize = 256;
 /// Units of one stage: 256 tiles and two guidance branches.
 pub const STAGE_UNITS_MAX: usize = 512;
 
-/// Leases a worker holds at most: one that runs and one whose input is already there.
-pub const LEASES_PER_WORKER: usize = 2;
+/// Leases a worker holds of one requester at most: one that runs, and enough whose inputs are already there that a link of
+/// 400 ms does not leave a processor idle between units of 60 ms.
+pub const LEASES_PER_WORKER: usize = 8;
 
 /// Leases waiting at a worker over all requesters.
-pub const WORKER_QUEUE_MAX: usize = 32;
+pub const WORKER_QUEUE_MAX: usize = 64;
 
 /// Conditionings a worker remembers; the oldest goes first.
 pub const BLOBS_MAX: usize = 16;
@@ -80,7 +81,10 @@ pub const ATTEMPTS_MAX: usize = 3;
 /// A working peer says so this often.
 pub const HEARTBEAT_EVERY: Duration = Duration::from_millis(500);
 
-/// Silence for this long on a lease (six heartbeats) means that its worker is gone.
+/// Silence for this long on a lease (more than two heartbeats) and its worker is asked whether it lives.
+pub const PROBE_AFTER: Duration = Duration::from_millis(1250);
+
+/// Silence for this long on a lease (six heartbeats, and a probe unanswered) means that its worker is gone.
 pub const LEASE_SILENCE_MAX: Duration = Duration::from_secs(3);
 
 /// A lease ends after this long even if its worker keeps saying that it works: a stall with a beating heart.
@@ -94,6 +98,42 @@ pub const PAUSE_MAX: Duration = Duration::from_secs(64);
 
 /// The slowest uplink that is waited for, 1 Mbit/s: a lease is not silent while its body may still be under way.
 pub const UPLOAD_BYTES_PER_SECOND_MIN: usize = 128 * 1024;
+
+/// A unit that takes this many times what was expected of its worker is given to a second one.
+pub const HEDGE_OVERDUE: f64 = 1.5;
+
+/// A unit is not given to a second worker before it is late by this much: less is noise.
+pub const HEDGE_LATE_MIN: Duration = Duration::from_millis(200);
+
+/// A unit that takes this many times what was expected is given to a second worker whatever that costs: its worker has
+/// stalled, though its heart beats.
+pub const STALL_OVERDUE: f64 = 4.0;
+
+/// No unit counts as stalled before it is late by this much.
+pub const STALL_LATE_MIN: Duration = Duration::from_secs(2);
+
+/// Where nothing is known of how long a unit takes, it counts as stalled after this.
+pub const STALL_UNKNOWN: Duration = Duration::from_secs(10);
+
+/// Units given to a second worker, in a hundred delivered: Dean and Barroso, The Tail at Scale, spend 2 to 5.
+pub const HEDGES_PER_HUNDRED: u32 = 5;
+
+/// Second workers that may be saved up for a bad moment.
+pub const HEDGES_SAVED_MAX: u32 = 4;
+
+/// Refusals without blame in a row after which the next one counts as a failure: a worker that refuses for ever is no help.
+pub const REFUSALS_IN_ROW_MAX: u32 = 8;
+
+/// Peers whose lies a requester remembers; the oldest is forgotten first.
+pub const CONDEMNED_MAX: usize = 1024;
+
+/// Two sound answers of different numeric classes differ by no more than this, relative to their norm. Measured over the demo
+/// model's passes: 3e-6 between native and WebAssembly, 4e-6 between CPU and a software GPU; half-precision weights give
+/// 1e-3, one step less 1e-1.
+pub const AGREEMENT_RELATIVE: f32 = 2e-4;
+
+/// A measured speed is believed for this long; afterwards a worker gets a chance to show that it is faster again.
+pub const SPEED_BELIEVED: Duration = Duration::from_secs(30);
 
 /// A new connection must prove membership within this time or is closed.
 pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);

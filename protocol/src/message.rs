@@ -35,6 +35,11 @@ pub enum ToWorker {
         /// The grant.
         lease: LeaseId,
     },
+    /// Is this lease alive? Answered at once, by `Heartbeat` or by `Refuse` with [`RefuseReason::UnknownLease`].
+    Probe {
+        /// The grant.
+        lease: LeaseId,
+    },
     /// The job is over; forget its leases.
     Release {
         /// The job.
@@ -79,6 +84,10 @@ pub enum RefuseReason {
     UnknownModel,
     /// It does not hold the conditioning that the unit names.
     UnknownBlob(Hash),
+    /// It does not hold the lease that it is asked about: it was never told of it, or is done with it.
+    UnknownLease,
+    /// The unit needs more memory than it has. A smaller unit may do.
+    OutOfMemory,
     /// The unit is outside its limits, or input and unit disagree.
     Invalid(String),
     /// The engine failed.
@@ -99,15 +108,49 @@ pub struct Capabilities {
     /// What computes, for people; untrusted text, empty if it does not say.
     #[serde(default)]
     pub device: String,
+    /// What it measured of itself, at most one for each model. A claim: it orders workers until they are measured by
+    /// their deliveries.
+    #[serde(default)]
+    pub pilots: Vec<Pilot>,
+    /// Whether its pilot unit gave the same bits twice.
+    #[serde(default)]
+    pub self_repeatable: bool,
+    /// Whether it works slower than it could, as a page does that nobody looks at.
+    #[serde(default)]
+    pub throttled: bool,
+}
+
+/// What a worker measured with a unit of a model, before it lends it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pilot {
+    /// The model.
+    pub model: ModelId,
+    /// Nanoseconds for one of [`crate::Work::cost`], in denoising.
+    pub nanoseconds_per_cost: u64,
 }
 
 impl Capabilities {
+    /// What a worker of this name and class lends that says nothing more about itself.
+    pub fn new(name: impl Into<String>, numeric_class: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            models: Vec::new(),
+            numeric_class: numeric_class.into(),
+            threads: 1,
+            device: String::new(),
+            pilots: Vec::new(),
+            self_repeatable: true,
+            throttled: false,
+        }
+    }
+
     /// Whether every part is within its limit.
     pub fn is_sound(&self) -> bool {
         self.name.len() <= NAME_BYTES_MAX
             && self.models.len() <= MODELS_MAX
             && self.numeric_class.len() <= NAME_BYTES_MAX
             && self.device.len() <= DEVICE_BYTES_MAX
+            && self.pilots.len() <= MODELS_MAX
     }
 }
 
@@ -165,17 +208,13 @@ mod tests {
 
     #[test]
     fn boastful_capabilities_are_not_sound() {
-        let sound = Capabilities {
-            name: "ada".into(),
-            models: Vec::new(),
-            numeric_class: "cpu".into(),
-            threads: 2,
-            device: "CPU".into(),
-        };
+        let sound = Capabilities::new("ada", "cpu");
         assert!(sound.is_sound());
         assert!(!Capabilities { name: "x".repeat(NAME_BYTES_MAX + 1), ..sound.clone() }.is_sound());
         assert!(!Capabilities { device: "x".repeat(DEVICE_BYTES_MAX + 1), ..sound.clone() }.is_sound());
         let model = ModelId(Hash::of(b"model"));
+        let pilot = Pilot { model, nanoseconds_per_cost: 1 };
+        assert!(!Capabilities { pilots: vec![pilot; MODELS_MAX + 1], ..sound.clone() }.is_sound());
         assert!(!Capabilities { models: vec![model; MODELS_MAX + 1], ..sound }.is_sound());
     }
 }

@@ -15,6 +15,7 @@ use sha2::Sha256;
 use crate::ids::PeerId;
 use crate::limits::PRESENCE_BYTES_MAX;
 use crate::message::Presence;
+use crate::policy::Policy;
 
 /// Bytes of a room's secret: 128 bits, which cannot be guessed.
 pub const SECRET_BYTES: usize = 16;
@@ -152,7 +153,7 @@ impl fmt::Debug for RoomKeys {
 }
 
 /// A room as people share it: `http://relay.example/#SECRET`, or `manyhands:#SECRET` without a relay, optionally followed
-/// by `&via=MULTIADDR` for peers to dial directly.
+/// by `&trust=POLICY` unless its members are friends, and `&via=MULTIADDR` for peers to dial directly.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RoomLink {
     /// The relay's address for browsers and for `GET /addrs`, without fragment or trailing slash; `None` without a relay.
@@ -161,6 +162,8 @@ pub struct RoomLink {
     pub secret: RoomSecret,
     /// Multiaddresses of peers to dial.
     pub via: Vec<String>,
+    /// How far the room's requesters believe its workers.
+    pub policy: Policy,
 }
 
 /// What is wrong with a room link.
@@ -200,11 +203,16 @@ impl RoomLink {
         let secret = parts.next().filter(|secret| !secret.is_empty()).ok_or(LinkError::NoSecret)?;
         let secret = BASE32_NOPAD.decode(secret.to_uppercase().as_bytes()).map_err(|_| LinkError::Secret)?;
         let secret = RoomSecret(secret.try_into().map_err(|_| LinkError::Secret)?);
+        let mut parts = parts.peekable();
+        let policy = match parts.next_if(|part| part.starts_with("trust=")) {
+            Some(part) => Policy::parse(&part["trust=".len()..]).ok_or(LinkError::Parts)?,
+            None => Policy::default(),
+        };
         let via: Option<Vec<String>> = parts
             .map(|part| part.strip_prefix("via=").filter(|address| address.starts_with('/')).map(str::to_owned))
             .collect();
         let via = via.filter(|via| via.len() <= VIA_MAX).ok_or(LinkError::Parts)?;
-        Ok(Self { relay, secret, via })
+        Ok(Self { relay, secret, via, policy })
     }
 }
 
@@ -214,6 +222,9 @@ impl fmt::Display for RoomLink {
         match &self.relay {
             Some(relay) => write!(formatter, "{relay}/#{secret}")?,
             None => write!(formatter, "manyhands:#{secret}")?,
+        }
+        if self.policy != Policy::default() {
+            write!(formatter, "&trust={}", self.policy.name())?;
         }
         self.via.iter().try_for_each(|via| write!(formatter, "&via={via}"))
     }
@@ -236,7 +247,11 @@ mod tests {
     fn a_link_survives_being_written_and_read() {
         for relay in [None, Some("http://127.0.0.1:8080".to_owned()), Some("https://relay.example/path".to_owned())] {
             for via in [Vec::new(), vec!["/ip4/127.0.0.1/tcp/4001".to_owned()]] {
-                let link = RoomLink { relay: relay.clone(), secret: secret(), via };
+                for policy in [Policy::Friends, Policy::Open, Policy::Paranoid] {
+                    let link = RoomLink { relay: relay.clone(), secret: secret(), via: via.clone(), policy };
+                    assert_eq!(RoomLink::parse(&link.to_string()), Ok(link));
+                }
+                let link = RoomLink { relay: relay.clone(), secret: secret(), via, policy: Policy::Friends };
                 assert_eq!(RoomLink::parse(&link.to_string()), Ok(link.clone()), "{link}");
                 assert_eq!(RoomLink::parse(&format!(" {link}\n")), Ok(link));
             }
@@ -245,12 +260,13 @@ mod tests {
 
     #[test]
     fn a_malformed_link_says_what_is_wrong() {
-        let good = RoomLink { relay: Some("http://r".into()), secret: secret(), via: Vec::new() }.to_string();
+        let good = RoomLink { relay: Some("http://r".into()), secret: secret(), via: Vec::new(), policy: Policy::Friends }.to_string();
         assert_eq!(RoomLink::parse("http://r/"), Err(LinkError::NoSecret));
         assert_eq!(RoomLink::parse("http://r/#"), Err(LinkError::NoSecret));
         assert_eq!(RoomLink::parse(&good[..good.len() - 1]), Err(LinkError::Secret));
         assert_eq!(RoomLink::parse(&format!("{good}!")), Err(LinkError::Secret));
         assert_eq!(RoomLink::parse(&format!("{good}&via=nowhere")), Err(LinkError::Parts));
+        assert_eq!(RoomLink::parse(&format!("{good}&trust=nobody")), Err(LinkError::Parts));
         assert_eq!(RoomLink::parse(&format!("{good}&else=1")), Err(LinkError::Parts));
         assert_eq!(RoomLink::parse(&good.replace("http", "ftp")), Err(LinkError::Scheme));
         assert_eq!(RoomLink::parse(&good.replace("http://r", "http:")), Err(LinkError::Scheme));

@@ -1,96 +1,260 @@
-//! Who gets which unit next: every idle worker one, then a second in advance, and nothing waits behind a slow worker.
+//! Who gets which unit next: whoever finishes it first, if that does not make the stage longer; then a second worker for what
+//! is late.
 
-use protocol::limits::LEASES_PER_WORKER;
-use protocol::{Instant, JobId, LeaseId, PeerId, ToWorker, UnitId};
+use protocol::limits::PROBE_AFTER;
+use protocol::{Instant, JobId, LeaseId, ModelId, PeerId, ToWorker, UnitId};
 
-use super::job::{Entry, Job, State};
-use super::{Lease, Requester, transfer_time_max};
+use super::answers::Check;
+use super::job::{Entry, Holder, Job};
+use super::outlook::{Candidate, fill_unknown, level};
+use super::{HEDGE_COST, Lease, Requester, transfer_time_max};
+use crate::roster::Lender;
+
+/// A unit that waits behind another moves to an idle worker only if that saves at least this share of the wait.
+const STEAL_GAIN: f64 = 0.1;
+
+/// Rounding of sums of times: plans that differ by less are alike.
+const ALIKE: f64 = 1e-6;
 
 impl Requester {
-    /// Grants leases as long as there is a worker for a waiting unit.
+    /// Grants leases as long as there is a worker for a waiting unit, and moves or doubles what an idle worker would finish
+    /// earlier.
     pub(super) fn assign(&mut self, now: Instant) {
-        let mut stages = self.jobs.values().filter_map(|job| job.stage.as_ref());
-        let is_waiting = stages.any(|stage| stage.waiting().next().is_some());
-        if !is_waiting && self.roster.lenders().all(|(_, lender)| lender.leases_held() < 2) {
-            return; // Most events of a large room are heartbeats that free nobody.
+        self.assigned_at = now;
+        while let Some((worker, job, unit)) = self.next_grant(now) {
+            self.draw_check(job, unit, &worker);
+            self.grant(worker, job, unit, now);
         }
-        for held in 0..LEASES_PER_WORKER {
-            for worker in self.roster.ready_beside(held, now) {
-                if let Some((job, unit)) = self.unit_for(&worker, now) {
-                    self.grant(worker, job, unit, now);
-                } else if held == 0
-                    && let Some(lease) = self.prefetched_for(&worker, now)
-                {
-                    // An idle worker begins at once what would wait behind another unit where it is.
-                    let Lease { job, unit, .. } = self.call_off(lease);
-                    self.grant(worker, job, unit, now);
-                }
-            }
+        if self.leases.is_empty() {
+            return;
+        }
+        let is_idle = |lender: &&Lender| lender.leases.is_empty() && !lender.is_suspect() && !lender.is_paused(now);
+        let mut idle = self.roster.lenders().filter(|(_, lender)| is_idle(lender)).map(|(peer, _)| peer.clone());
+        if let Some(first) = idle.next() {
+            let idle: Vec<PeerId> = std::iter::once(first).chain(idle).collect();
+            idle.into_iter().for_each(|worker| self.help_others(worker, now));
         }
     }
 
-    fn grant(&mut self, worker: PeerId, job_id: JobId, unit: UnitId, now: Instant) {
+    /// The waiting unit to give away next, and to whom.
+    fn next_grant(&self, now: Instant) -> Option<(PeerId, JobId, UnitId)> {
+        let mut jobs: Vec<(usize, JobId, &Job)> = self.jobs.iter().map(|(id, job)| (job.leased(), *id, job)).collect();
+        jobs.retain(|(_, _, job)| job.stage.as_ref().is_some_and(|stage| stage.waiting().next().is_some()));
+        if jobs.is_empty() || !self.roster.lenders().any(|(_, lender)| is_free(lender, now)) {
+            return None;
+        }
+        // The job with the fewest leases first, so that jobs share the room.
+        jobs.sort_by_key(|(leased, id, _)| (*leased, *id));
+        let stages = jobs.iter().filter_map(|(_, _, job)| job.stage.as_ref());
+        let waiting: usize = stages.map(|stage| stage.waiting().count()).sum::<usize>() * self.policy.quorum();
+        jobs.into_iter().find_map(|(_, id, job)| {
+            let mut has_fresh_failed = false;
+            job.stage.iter().flat_map(|stage| stage.waiting()).find_map(|entry| {
+                // Nobody has begun those: what holds for one of them holds for all.
+                if entry.is_fresh() && has_fresh_failed {
+                    return None;
+                }
+                has_fresh_failed |= entry.is_fresh();
+                Some((self.taker(job, entry, waiting, now)?, id, entry.unit.id))
+            })
+        })
+    }
+
+    /// Who takes the unit now; nobody, if those who are free would make the stage longer.
+    fn taker(&self, job: &Job, entry: &Entry, waiting: usize, now: Instant) -> Option<PeerId> {
+        let candidates = self.candidates(job, entry, now);
+        let first = candidates.iter().filter(|candidate| candidate.has_room).min_by(|a, b| a.cmp(b))?;
+        let by_then = level(waiting, &candidates);
+        (first.finish() <= by_then * (1.0 + ALIKE) + ALIKE).then(|| first.worker.clone())
+    }
+
+    /// All who may take the unit, now or when they are free.
+    fn candidates(&self, job: &Job, entry: &Entry, now: Instant) -> Vec<Candidate> {
+        let stage = job.stage.as_ref().expect("the unit belongs to the present stage");
+        let lenders: Vec<_> = self
+            .roster
+            .lenders_of(job.model)
+            .filter(|(peer, lender)| {
+                !lender.is_suspect() && !lender.is_paused(now) && self.may_take(peer, lender, job, entry)
+            })
+            .collect();
+        let known: Vec<_> =
+            lenders.iter().map(|(_, lender)| lender.seconds(&entry.unit.work, job.model, &stage.shape, now)).collect();
+        let bytes = 4 * (entry.unit.work.input_values(&stage.shape) + entry.unit.work.output_values(&stage.shape));
+        let candidate = |((peer, lender), takes): ((&PeerId, &Lender), f64)| {
+            let overhead = lender.overhead(bytes);
+            let has_room = lender.leases.len() < lender.window(takes, overhead);
+            // Behind another unit the way there is hidden, but for what the wait does not cover.
+            let ready = self.expected_ends(lender, now).last().map_or(overhead, |end| end.max(overhead));
+            let failures_in_row = lender.failures_in_row();
+            Candidate { worker: peer.clone(), ready, takes, has_room, failures_in_row }
+        };
+        lenders.into_iter().zip(fill_unknown(&known)).map(candidate).collect()
+    }
+
+    pub(super) fn grant(&mut self, worker: PeerId, job_id: JobId, unit: UnitId, now: Instant) {
         self.last_lease += 1;
         let id = LeaseId(self.last_lease);
         let job = self.jobs.get_mut(&job_id).expect("the unit was found in a running job");
+        let model = job.model;
         let stage = job.stage.as_mut().expect("the unit was found in the present stage");
         job.used.insert(worker.clone());
-        stage.take_from_queue(unit);
-        let entry = stage.entry_mut(unit).expect("the unit was found in the present stage");
-        entry.state = State::Leased;
-        let (message, input) =
-            (ToWorker::Assign { lease: id, unit: Box::new(entry.unit.clone()) }, entry.input.clone());
-        let named = entry.unit.clone();
+        let shape = stage.shape;
         let lender = self.roster.lender_mut(&worker).expect("leases are granted to lenders");
+        let standing = lender.standing();
+        let holder =
+            Holder { lease: id, worker: worker.clone(), domain: standing.domain.clone(), is_own: standing.is_own };
+        let entry = stage.entry_mut(unit).expect("the unit was found in the present stage");
+        entry.leases.push(holder);
+        let named = entry.unit.clone();
+        let (message, input) = (ToWorker::Assign { lease: id, unit: Box::new(named.clone()) }, entry.input.clone());
+        stage.requeue(unit);
         let missing = stage.conditioning_of(&named).filter(|(hash, _)| lender.store(*hash));
+        let takes = lender.seconds(&named.work, model, &shape, now);
+        let overhead = lender.overhead(input.len() + 4 * named.work.output_values(&shape));
         // What was sent to this worker before, and is still unacknowledged, travels first.
         let waiting_for = lender.leases.iter().filter_map(|lease| self.leases.get(lease)).map(|lease| lease.heard);
         let begins = waiting_for.max().unwrap_or(now).max(now);
         let bytes = input.len() + missing.as_ref().map_or(0, |(_, body)| body.len());
         let heard = begins + transfer_time_max(bytes);
+        let was_idle = lender.leases.is_empty();
         lender.leases.push(id);
-        self.leases.insert(id, Lease { job: job_id, unit, worker: worker.clone(), granted: now, heard });
+        let lease =
+            Lease { id, job: job_id, unit, worker: worker.clone(), granted: now, heard, takes, overhead, was_idle };
+        self.leases.insert(id, lease);
         if let Some((blob, body)) = missing {
             self.send(worker.clone(), ToWorker::Store { blob }, body);
         }
         self.send(worker, message, input);
     }
 
-    /// The next unit for this worker: of the job with the fewest leases, so that jobs share the room.
-    fn unit_for(&self, worker: &PeerId, now: Instant) -> Option<(JobId, UnitId)> {
-        let next_of = |job: &Job| {
-            let stage = job.stage.as_ref().filter(|_| self.lends(worker, job))?;
-            let entry = stage.waiting().find(|entry| self.may_take(worker, job, entry, now))?;
-            Some(entry.unit.id)
-        };
-        let offers = self.jobs.iter().filter_map(|(id, job)| Some((job.leased(), *id, next_of(job)?)));
-        offers.min().map(|(_, job, unit)| (job, unit))
+    /// An idle worker begins at once what would wait behind another unit where it is, or doubles what is late.
+    fn help_others(&mut self, worker: PeerId, now: Instant) {
+        if let Some(lease) = self.prefetched_for(&worker, now) {
+            let Lease { job, unit, .. } = self.call_off(lease);
+            self.grant(worker, job, unit, now);
+        } else if let Some(lease) = self.late_for(&worker, now) {
+            let Lease { job, unit, worker: late, .. } = &self.leases[&lease];
+            let (job, unit, late) = (*job, *unit, late.clone());
+            self.hedge_credit = self.hedge_credit.saturating_sub(HEDGE_COST);
+            // Whoever is late is given nothing more before it has answered.
+            self.probe(&late, lease, now);
+            self.with_window_shrunk(&late);
+            self.grant(worker, job, unit, now);
+        }
     }
 
-    /// The newest lease whose unit waits behind another at its worker, and which this worker may take.
+    /// The lease whose unit waits longest behind another at its worker, and which this idle worker would finish sooner.
     fn prefetched_for(&self, worker: &PeerId, now: Instant) -> Option<LeaseId> {
-        let may_take = |id: &LeaseId| {
+        let mut best: Option<(f64, LeaseId)> = None;
+        for (_, lender) in self.roster.lenders().filter(|(_, lender)| lender.leases.len() > 1) {
+            let ends = self.expected_ends(lender, now);
+            for (id, end) in lender.leases.iter().zip(ends).skip(1) {
+                if best.is_none_or(|best| (end, *id) > best) && self.would_finish(worker, *id, end, now) {
+                    best = Some((end, *id));
+                }
+            }
+        }
+        best.map(|(_, id)| id)
+    }
+
+    /// The most overdue lease that is the only one of its unit, and which this idle worker would finish sooner.
+    fn late_for(&self, worker: &PeerId, now: Instant) -> Option<LeaseId> {
+        let mut best: Option<(f64, LeaseId)> = None;
+        for (_, lender) in self.roster.lenders() {
+            let Some(id) = lender.leases.first() else { continue };
             let lease = &self.leases[id];
-            let job = &self.jobs[&lease.job];
-            let entry = job.stage.as_ref().and_then(|stage| stage.entry(lease.unit));
-            self.lends(worker, job) && entry.is_some_and(|entry| self.may_take(worker, job, entry, now))
-        };
-        let prefetched = self.roster.lenders().flat_map(|(_, lender)| lender.leases.iter().skip(1));
-        prefetched.copied().filter(may_take).max()
+            let Some(late) = self.overdue(lease, lender, now) else { continue };
+            let is_alone = self.entry_of(lease).is_some_and(|entry| entry.leases.len() == 1);
+            if is_alone && best.is_none_or(|best| (late, *id) > best) && self.would_finish(worker, *id, late, now) {
+                best = Some((late, *id));
+            }
+        }
+        best.map(|(_, id)| id)
     }
 
-    fn lends(&self, worker: &PeerId, job: &Job) -> bool {
-        self.roster.lender(worker).is_some_and(|lender| lender.lends(job.model))
-    }
-
-    /// Whether a lender of the job's model may be given the unit: it has not failed it, nor just stalled on it while
-    /// somebody else can be asked.
-    fn may_take(&self, worker: &PeerId, job: &Job, entry: &Entry, now: Instant) -> bool {
-        if entry.failed_on(worker) {
+    /// Whether the idle worker may compute the lease's unit, and would be done clearly before `end`.
+    fn would_finish(&self, worker: &PeerId, id: LeaseId, end: f64, now: Instant) -> bool {
+        let lease = &self.leases[&id];
+        let job = &self.jobs[&lease.job];
+        let (Some(entry), Some(lender)) = (self.entry_of(lease), self.roster.lender(worker)) else { return false };
+        if !lender.lends(job.model) || lease.worker == *worker || !self.may_take(worker, lender, job, entry) {
             return false;
         }
-        let mut others = self.roster.lenders_of(job.model).filter(|(peer, _)| *peer != worker);
+        let stage = job.stage.as_ref().expect("a live lease belongs to the present stage");
+        let takes = lender.seconds(&entry.unit.work, job.model, &stage.shape, now).or(lease.takes).unwrap_or(1.0);
+        let bytes = entry.input.len() + 4 * entry.unit.work.output_values(&stage.shape);
+        lender.overhead(bytes) + takes < end * (1.0 - STEAL_GAIN)
+    }
+
+    fn entry_of(&self, lease: &Lease) -> Option<&Entry> {
+        self.jobs[&lease.job].stage.as_ref()?.entry(lease.unit)
+    }
+
+    /// Whether a lender of the job's model may be given the unit: it neither has it nor failed it, has the memory, is of
+    /// another domain than those whose answer it shall confirm, and has not just stalled on it while somebody else can be
+    /// asked.
+    pub(super) fn may_take(&self, worker: &PeerId, lender: &Lender, job: &Job, entry: &Entry) -> bool {
+        let stage = job.stage.as_ref().expect("the unit belongs to the present stage");
+        if entry.failed_on(worker)
+            || entry.is_held_by(worker)
+            || lender.is_too_large(job.model, entry.unit.work.cost(&stage.shape))
+            || !self.may_confirm(lender, entry)
+        {
+            return false;
+        }
         let stalled = entry.stalled_on.as_ref() == Some(worker);
-        !stalled || !others.any(|(peer, lender)| !lender.is_paused(now) && !entry.failed_on(peer))
+        let mut others = self.roster.lenders_of(job.model).filter(|(peer, _)| *peer != worker);
+        !stalled || !others.any(|(peer, lender)| !lender.is_suspect() && !entry.failed_on(peer))
+    }
+
+    /// Whether this lender's answer would add to those that are there or under way.
+    fn may_confirm(&self, lender: &Lender, entry: &Entry) -> bool {
+        let standing = lender.standing();
+        match entry.check {
+            Check::Domains(1) => true,
+            Check::Domains(_) => {
+                // An own device judges alone. If answers differ already, anybody new may decide.
+                let mut domains = entry.leases.iter().map(|holder| &holder.domain);
+                let is_new = !domains.any(|domain| *domain == standing.domain)
+                    && !entry.answers.iter().any(|answer| answer.domain == standing.domain);
+                is_new || standing.is_own || (entry.answers.len() > 1 && entry.leases.is_empty())
+            }
+            Check::Own => {
+                let mut holders = entry.leases.iter().map(|holder| holder.is_own);
+                match standing.is_own {
+                    true => !holders.any(|is_own| is_own),
+                    false => entry.answers.is_empty() && holders.all(|is_own| is_own),
+                }
+            }
+        }
+    }
+
+    /// Whether a lender of the model is there that may still be asked for the unit, now or later.
+    pub(super) fn has_taker(&self, job: &Job, entry: &Entry) -> bool {
+        self.roster
+            .lenders_of(job.model)
+            .any(|(peer, lender)| !lender.is_suspect() && self.may_take(peer, lender, job, entry))
+    }
+
+    /// Whether everybody present who lends the model has failed the unit or has too little memory for it.
+    pub(super) fn is_hopeless(&self, model: ModelId, entry: &Entry, cost: u64) -> bool {
+        let mut lenders = self.roster.lenders_of(model).peekable();
+        lenders.peek().is_some()
+            && lenders.all(|(peer, lender)| entry.failed_on(peer) || lender.is_too_large(model, cost))
+    }
+
+    fn with_window_shrunk(&mut self, worker: &PeerId) {
+        if let Some(lender) = self.roster.lender_mut(worker) {
+            lender.shrink_window();
+        }
     }
 }
+
+/// Whether a lender may hold a lease more; how many exactly depends on the unit.
+fn is_free(lender: &Lender, now: Instant) -> bool {
+    lender.leases.len() < protocol::limits::LEASES_PER_WORKER && !lender.is_suspect() && !lender.is_paused(now)
+}
+
+const _: () =
+    assert!(PROBE_AFTER.as_millis() < protocol::limits::LEASE_SILENCE_MAX.as_millis(), "ask before giving up");

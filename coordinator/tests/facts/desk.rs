@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use coordinator::{Requester, RequesterOutput};
+use coordinator::{Policy, Requester, RequesterOutput, Standing};
 use protocol::{Instant, LeaseId, PeerId, RefuseReason, ToRequester, ToWorker, Unit, UnitId, Work, tensor};
 
 use crate::toy::{SHAPE, at, capabilities, job, model, peer};
@@ -19,7 +19,8 @@ pub struct Desk {
 impl Desk {
     /// A job whose present stage has `units` decoding units, and these workers.
     pub fn new(units: u32, workers: &[&str]) -> Self {
-        let mut desk = Self { machine: Requester::new(), grants: BTreeMap::new(), outputs: Vec::new() };
+        let mut desk =
+            Self { machine: Requester::new(Policy::Friends, 1), grants: BTreeMap::new(), outputs: Vec::new() };
         for name in workers {
             desk.join(name, at(0));
         }
@@ -34,7 +35,7 @@ impl Desk {
     }
 
     pub fn join(&mut self, name: &str, now: Instant) {
-        self.machine.handle_joined(peer(name), now);
+        self.machine.handle_joined(peer(name), Standing::alone(&peer(name)), now);
         self.say(name, ToRequester::Offer(capabilities(vec![model()])), now);
     }
 

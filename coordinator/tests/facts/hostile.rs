@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use coordinator::{Requester, RequesterOutput, Worker, WorkerOutput};
+use coordinator::{Policy, Requester, RequesterOutput, Standing, Worker, WorkerOutput};
 use protocol::limits::{LEASES_PER_WORKER, NAME_BYTES_MAX, WORKER_QUEUE_MAX};
 use protocol::{
     Branches, Capabilities, Hash, JobSpec, Layout, LeaseId, Message, ModelId, PlanChoice, RefuseReason, Size,
@@ -62,13 +62,14 @@ fn any_work(rng: &mut Rng) -> Work {
 }
 
 fn any_to_worker(rng: &mut Rng) -> (ToWorker, Vec<u8>) {
-    let message = match rng.below(5) {
+    let message = match rng.below(6) {
         0 => {
             let body = tensor::to_bytes(&vec![0.5; rng.below(30)]);
             return (ToWorker::Store { blob: if rng.chance(80) { Hash::of(&body) } else { any_blob(rng) } }, body);
         }
         1 => ToWorker::Cancel { lease: any_lease(rng) },
         2 => ToWorker::Release { job: job(rng.below(3) as u8) },
+        3 => ToWorker::Probe { lease: any_lease(rng) },
         _ => {
             let work = any_work(rng);
             let sound = work.check(&SHAPE).is_ok() && rng.chance(80);
@@ -94,10 +95,12 @@ fn any_to_requester(rng: &mut Rng) -> (ToRequester, Vec<u8>) {
         4 => ToRequester::Leave,
         5 => ToRequester::Heartbeat { lease },
         6..9 => {
-            let reason = match rng.below(5) {
+            let reason = match rng.below(7) {
                 0 => RefuseReason::Busy,
                 1 => RefuseReason::UnknownModel,
                 2 => RefuseReason::UnknownBlob(any_blob(rng)),
+                5 => RefuseReason::UnknownLease,
+                6 => RefuseReason::OutOfMemory,
                 3 => RefuseReason::Invalid("ü".repeat(rng.below(1_000))),
                 _ => RefuseReason::Failed("ü".repeat(rng.below(1_000))),
             };
@@ -150,14 +153,14 @@ fn nothing_that_requesters_say_breaks_a_worker() {
 fn nothing_that_workers_say_breaks_a_requester() {
     for seed in 0..1_000 {
         let mut rng = Rng(seed);
-        let mut requester = Requester::new();
+        let mut requester = Requester::new(Policy::Open, seed);
         let names = ["ada", "bob", "eve"].map(peer);
         let mut last_lease = 0;
         for tick in 0..400 {
             let now = at(tick * 100);
             let name = &names[rng.below(3)];
             match rng.below(24) {
-                0 => requester.handle_joined(name.clone(), now),
+                0 => requester.handle_joined(name.clone(), Standing::alone(name), now),
                 1 => requester.handle_left(name, now),
                 2..6 => requester.handle_timeout(now),
                 6 => {
@@ -198,6 +201,8 @@ fn nothing_that_workers_say_breaks_a_requester() {
                     | RequesterOutput::StageDone { .. }
                     | RequesterOutput::JobFailed { .. }
                     | RequesterOutput::WorkerPaused { .. }
+                    | RequesterOutput::WorkerCondemned { .. }
+                    | RequesterOutput::Tainted { .. }
                     | RequesterOutput::WorkerDropped { .. } => {}
                 }
             }
@@ -217,7 +222,7 @@ fn a_picture_is_painted_as_if_nobody_shouted() {
         let mut rng = Rng(seed);
         let mut world = World::new(seed).with_requester(&asker).with_requester(&eve);
         world.join(&honest, Temper::Honest, 20);
-        world.requester_mut(&asker).handle_joined(eve.clone(), at(0));
+        world.requester_mut(&asker).handle_joined(eve.clone(), Standing::alone(&eve), at(0));
         world.submit(&asker, job(1), picture);
         for _ in 0..300 {
             let (message, mut body) = any_to_requester(&mut rng);

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use coordinator::RequesterOutput;
+use coordinator::{RequesterOutput, Standing};
 use protocol::limits::{
-    HEARTBEAT_EVERY, LEASE_SILENCE_MAX, LEASE_TIME_MAX, LEASES_PER_WORKER, NAME_BYTES_MAX, PAUSE_MAX, REFUSAL_PAUSE,
-    UPLOAD_BYTES_PER_SECOND_MIN,
+    HEARTBEAT_EVERY, LEASE_SILENCE_MAX, LEASE_TIME_MAX, NAME_BYTES_MAX, PROBE_AFTER, UPLOAD_BYTES_PER_SECOND_MIN,
 };
 use protocol::{RefuseReason, ToRequester, ToWorker, Unit, UnitId, Work};
 
@@ -19,7 +18,7 @@ fn every_idle_worker_gets_one_unit_before_anybody_gets_a_second() {
     let desk = Desk::new(3, &["ada", "bob"]);
     assert_eq!((desk.held("ada").len(), desk.held("bob").len()), (2, 1));
     let desk = Desk::new(9, &["ada", "bob"]);
-    assert_eq!((desk.held("ada").len(), desk.held("bob").len()), (LEASES_PER_WORKER, LEASES_PER_WORKER));
+    assert_eq!((desk.held("ada").len(), desk.held("bob").len()), (2, 2), "one in advance, until more is known");
     assert_eq!(desk.grants.values().map(|(_, unit)| unit.index).collect::<Vec<_>>(), [0, 1, 2, 3]);
 }
 
@@ -163,24 +162,44 @@ fn heartbeats_keep_a_lease_until_its_time_is_over() {
 }
 
 #[test]
-fn silence_ends_all_leases_of_a_worker_and_pauses_it_longer_each_time() {
+fn a_silent_worker_is_asked_then_loses_all_its_leases_and_gets_none_before_it_speaks() {
     let mut desk = Desk::new(3, &["ada"]);
     assert_eq!(desk.held("ada").len(), 2);
-    let mut now = at(0);
-    for stall in 0..12 {
+    let probes = |desk: &Desk| {
+        desk.count(|output| matches!(output, RequesterOutput::Send { message: ToWorker::Probe { .. }, .. }))
+    };
+    let due = desk.machine.poll_timeout().unwrap();
+    assert!((PROBE_AFTER..PROBE_AFTER + Duration::from_millis(10)).contains(&(due - at(0))), "{due:?}");
+    desk.wait_until(due);
+    assert_eq!((probes(&desk), desk.held("ada").len()), (1, 2));
+    let end = at(0) + LEASE_SILENCE_MAX + Duration::from_millis(10);
+    desk.wait_until(end);
+    assert_eq!((desk.held("ada").len(), desk.pauses()), (0, 1));
+    for round in 1..8 {
         let due = desk.machine.poll_timeout().unwrap();
-        assert!((due - now) - LEASE_SILENCE_MAX < Duration::from_millis(10), "{stall}");
         desk.wait_until(due);
-        assert_eq!(desk.held("ada").len(), 0);
-        let again = desk.machine.poll_timeout().unwrap();
-        assert_eq!(again - due, (REFUSAL_PAUSE * (1 << stall)).min(PAUSE_MAX));
-        desk.wait_until(again);
-        assert_eq!(desk.held("ada").len(), 1, "nothing in advance for a worker that failed last");
-        now = again;
+        assert_eq!(desk.held("ada").len(), 0, "{round}: it has said nothing");
     }
-    let lease = desk.held("ada")[0];
-    desk.deliver("ada", lease, now);
+    assert!(probes(&desk) > 3 && desk.machine.is_starved(job(1)));
+    let lease = *desk.grants.keys().next().unwrap();
+    desk.say("ada", ToRequester::Refuse { lease, reason: RefuseReason::UnknownLease }, at(600_000));
+    desk.wait_until(at(600_000));
+    assert_eq!(desk.held("ada").len(), 1, "nothing in advance for a worker that failed last");
+    desk.deliver("ada", desk.held("ada")[0], at(600_100));
     assert_eq!(desk.held("ada").len(), 2, "a delivery restores trust");
+}
+
+#[test]
+fn an_answer_to_a_probe_keeps_the_lease_and_an_unknown_lease_is_given_again_at_once() {
+    let mut desk = Desk::new(1, &["ada", "bob"]);
+    let lease = *desk.grants.keys().next().unwrap();
+    let name = if desk.held("ada").is_empty() { "bob" } else { "ada" };
+    desk.wait_until(at(1_300));
+    desk.say(name, ToRequester::Heartbeat { lease }, at(1_400));
+    desk.wait_until(at(4_000));
+    assert_eq!((desk.held(name).len(), desk.pauses()), (1, 0));
+    desk.say(name, ToRequester::Refuse { lease, reason: RefuseReason::UnknownLease }, at(4_100));
+    assert_eq!((desk.grants.len(), desk.pauses()), (2, 0), "without blame");
 }
 
 #[test]
@@ -192,7 +211,7 @@ fn a_lease_is_not_silent_while_its_input_is_under_way() {
     desk.machine.begin_stage(job(1), vec![(unit, vec![0; 4 * values].into())], None, &SHAPE, at(0));
     let under_way = Duration::from_secs((4 * values / UPLOAD_BYTES_PER_SECOND_MIN) as u64);
     assert_eq!(under_way, 8 * SECOND);
-    assert_eq!(desk.machine.poll_timeout(), Some(at(0) + under_way + LEASE_SILENCE_MAX));
+    assert_eq!(desk.machine.poll_timeout(), Some(at(0) + under_way + PROBE_AFTER));
 }
 
 #[test]
@@ -232,7 +251,7 @@ fn unsound_offers_are_dropped_with_a_reason() {
 #[test]
 fn workers_that_lend_other_models_are_not_asked() {
     let mut desk = Desk::new(1, &[]);
-    desk.machine.handle_joined(peer("ada"), at(0));
+    desk.machine.handle_joined(peer("ada"), Standing::alone(&peer("ada")), at(0));
     desk.say("ada", ToRequester::Offer(capabilities(vec![])), at(0));
     assert!(desk.grants.is_empty() && desk.machine.is_starved(job(1)));
     desk.say("ada", ToRequester::Offer(capabilities(vec![model()])), at(1));

@@ -406,3 +406,55 @@ fn a_result_that_nobody_asked_for_changes_nothing() {
     bench.drain();
     assert_eq!((bench.said(), bench.machine.leases_held()), (vec![], 1));
 }
+
+#[test]
+fn a_lease_called_off_before_it_comes_is_not_begun() {
+    let mut bench = Bench::new(&["ada", "bob"]);
+    bench.hear("ada", ToWorker::Cancel { lease: LeaseId(1) }, &[], at(1));
+    bench.assign_decode("ada", 1);
+    assert_eq!((bench.order().len(), bench.said()), (0, vec![]));
+    bench.assign_decode("bob", 1);
+    assert_eq!(bench.order(), [("bob", 1)], "another requester's lease");
+}
+
+#[test]
+fn a_probe_is_answered_at_once() {
+    let mut bench = Bench::new(&["ada"]);
+    bench.assign_decode("ada", 1);
+    bench.hear("ada", ToWorker::Probe { lease: LeaseId(1) }, &[], at(2));
+    bench.hear("ada", ToWorker::Probe { lease: LeaseId(2) }, &[], at(2));
+    let unknown = ToRequester::Refuse { lease: LeaseId(2), reason: RefuseReason::UnknownLease };
+    assert_eq!(bench.said(), [("ada".to_owned(), heartbeat(1)), ("ada".to_owned(), unknown)]);
+}
+
+#[test]
+fn an_own_requester_comes_first_and_nobody_starves() {
+    let mut bench = Bench::new(&["ada", "own"]);
+    bench.machine.prefer(&peer("own"));
+    bench.assign_decode("ada", 1);
+    for lease in 2..=4 {
+        bench.assign_decode("ada", lease);
+        bench.assign_decode("own", lease);
+    }
+    let mut now = at(1);
+    for _ in 0..6 {
+        now = now + Duration::from_secs(4);
+        bench.computed(Ok(body()), now);
+    }
+    // Ada has waited ten seconds longer before her second turn comes.
+    assert_eq!(bench.order()[..4], [("ada", 1), ("own", 2), ("own", 3), ("own", 4)]);
+    let mut bench = Bench::new(&["ada", "own"]);
+    bench.machine.prefer(&peer("own"));
+    bench.assign_decode("own", 1);
+    for lease in 2..=7 {
+        bench.assign_decode("own", lease);
+    }
+    bench.assign_decode("ada", 1);
+    let mut now = at(1);
+    for _ in 0..7 {
+        now = now + Duration::from_secs(4);
+        bench.computed(Ok(body()), now);
+    }
+    let turn = bench.order().iter().position(|(name, _)| *name == "ada").unwrap();
+    assert!((2..=5).contains(&turn), "{:?}", bench.order());
+}

@@ -10,4 +10,5 @@ mod planning;
 mod refusals;
 mod together;
 mod toy;
+mod verifying;
 mod world;

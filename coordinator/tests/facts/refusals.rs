@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use coordinator::RequesterOutput;
-use protocol::limits::{ATTEMPTS_MAX, REASON_BYTES_MAX, REFUSAL_PAUSE};
+use protocol::limits::{ATTEMPTS_MAX, REASON_BYTES_MAX, REFUSAL_PAUSE, REFUSALS_IN_ROW_MAX};
 use protocol::{Branches, Hash, LeaseId, RefuseReason, ToRequester, ToWorker, Unit, UnitId, Work, tensor};
 
 use crate::desk::{Desk, decodes, sound_body};
@@ -12,7 +12,7 @@ use crate::toy::{SHAPE, at, capabilities, job, model, peer};
 #[test]
 fn a_busy_worker_is_asked_again_after_a_pause_and_bears_no_blame() {
     let mut desk = Desk::new(1, &["ada"]);
-    for round in 0..20u64 {
+    for round in 0..u64::from(REFUSALS_IN_ROW_MAX) {
         let now = at(round * 250);
         desk.wait_until(now);
         desk.refuse("ada", RefuseReason::Busy, now);
@@ -20,6 +20,10 @@ fn a_busy_worker_is_asked_again_after_a_pause_and_bears_no_blame() {
         assert!(!desk.machine.is_starved(job(1)), "it is there");
     }
     assert_eq!((desk.pauses(), desk.reasons()), (0, None));
+    let now = at(u64::from(REFUSALS_IN_ROW_MAX) * 250);
+    desk.wait_until(now);
+    desk.refuse("ada", RefuseReason::Busy, now);
+    assert_eq!(desk.pauses(), 1, "who refuses for ever fails in the end");
 }
 
 #[test]
@@ -40,7 +44,7 @@ fn stores(desk: &Desk) -> usize {
 }
 
 /// A job whose present stage has `units` units that name a conditioning.
-fn conditioned(units: u32, workers: &[&str]) -> (Desk, Hash) {
+pub fn conditioned(units: u32, workers: &[&str]) -> (Desk, Hash) {
     let body: Arc<[u8]> = tensor::to_bytes(&[0.5; 24]).into();
     let blob = Hash::of(&body);
     let (conditioning, branches) = (blob, Branches::Both);
@@ -66,7 +70,7 @@ fn a_conditioning_is_sent_once_to_each_worker_before_its_first_unit() {
         .collect();
     assert!(matches!(to_ada[..], [ToWorker::Store { .. }, ToWorker::Assign { .. }, ToWorker::Assign { .. }]));
     let lease = desk.held("ada")[0];
-    desk.deliver_body("ada", lease, tensor::to_bytes(&[0.0; 4]), at(1));
+    desk.deliver_body("ada", lease, tensor::to_bytes(&[0.0, 0.1, 0.2, 0.3]), at(1));
     assert_eq!((desk.delivered().len(), desk.held("ada").len(), stores(&desk)), (1, 2, 2));
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use coordinator::RequesterOutput;
-use protocol::limits::{LEASE_SILENCE_MAX, LEASE_TIME_MAX};
+use protocol::limits::{LEASE_SILENCE_MAX, LEASE_TIME_MAX, STALL_UNKNOWN};
 use protocol::{Hash, Instant, PeerId, RefuseReason};
 
 use crate::toy::{Picture, Rng, job, peer, reference};
@@ -68,13 +68,13 @@ fn a_bad_worker_beside_a_good_one_changes_no_pixel() {
 }
 
 #[test]
-fn a_silent_worker_costs_no_more_than_its_silences_and_a_stalled_one_no_more_than_its_leases() {
-    for (temper, patience) in [(Temper::Silent, LEASE_SILENCE_MAX), (Temper::Beating, LEASE_TIME_MAX)] {
-        let world = paint(&[temper, Temper::Honest]);
+fn a_silent_or_stalled_worker_costs_a_few_seconds_and_nobody_else_is_blamed() {
+    for temper in [Temper::Silent, Temper::Beating] {
+        let world = paint(&[temper.clone(), Temper::Honest]);
         let blame = |notice: &_| matches!(notice, RequesterOutput::WorkerPaused { peer, .. } if *peer == worker(0));
-        assert!(!world.notices.is_empty() && world.notices.iter().all(blame), "{:?}", world.notices);
-        let most = patience * world.notices.len() as u32 + Duration::from_secs(1);
-        assert!(world.now - Instant::ZERO <= most, "{:?} {:?}", world.now, world.notices);
+        assert!(world.notices.iter().all(blame), "{:?}", world.notices);
+        let most = STALL_UNKNOWN + LEASE_SILENCE_MAX + Duration::from_secs(3);
+        assert!(world.now - Instant::ZERO <= most, "{temper:?}: {:?} {:?}", world.now, world.notices);
     }
 }
 

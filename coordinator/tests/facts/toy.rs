@@ -26,7 +26,7 @@ pub fn job(number: u8) -> JobId {
 }
 
 pub fn capabilities(models: Vec<ModelId>) -> Capabilities {
-    Capabilities { name: "toy".into(), models, numeric_class: "cpu".into(), threads: 1, device: "CPU".into() }
+    Capabilities { models, ..Capabilities::new("toy", "cpu") }
 }
 
 /// SplitMix64: seeded, and enough to shuffle with.
@@ -84,6 +84,7 @@ pub struct Picture {
 }
 
 /// A picture under way: what `sampler` does in earnest.
+#[derive(Clone)]
 pub struct Painting {
     pub job: JobId,
     picture: Picture,
@@ -139,6 +140,11 @@ impl Painting {
     pub fn accept(&mut self, unit: UnitId, body: Vec<u8>) {
         assert_eq!(unit.stage, self.stage, "only units of the present stage are delivered");
         assert!(self.outputs.insert(unit, body).is_none(), "a unit is delivered once");
+    }
+
+    /// The stage that is painted now.
+    pub fn stage(&self) -> u32 {
+        self.stage
     }
 
     /// Ends the present stage; afterwards the next one may begin, unless the picture is finished.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use coordinator::{LeaseKey, Requester, RequesterOutput, Worker, WorkerOutput};
+use coordinator::{LeaseKey, Policy, Requester, RequesterOutput, Standing, Worker, WorkerOutput};
 use protocol::{Instant, JobId, LeaseId, Message, PeerId, RefuseReason, ToRequester, ToWorker, Unit, tensor};
 
 use crate::toy::{Painting, Picture, Rng, SHAPE, capabilities, compute, model};
@@ -21,6 +21,8 @@ pub enum Temper {
     /// Delivers one value too few.
     Short,
     NotANumber,
+    /// Adds this to every value: a lie that looks like an answer, the same from all who lie so.
+    Lies(i8),
     /// Loses the first conditioning that it is sent.
     Forgetful,
 }
@@ -46,6 +48,8 @@ type Sent = (Message, Vec<u8>);
 struct Desk {
     machine: Requester,
     paintings: BTreeMap<JobId, Painting>,
+    /// Every painting at the beginning of each of its stages.
+    snapshots: BTreeMap<JobId, Vec<Painting>>,
     leases: BTreeSet<LeaseId>,
 }
 
@@ -79,12 +83,19 @@ impl World {
         }
     }
 
-    pub fn with_requester(mut self, name: &PeerId) -> Self {
-        let mut machine = Requester::new();
+    pub fn with_requester(self, name: &PeerId) -> Self {
+        self.with_policy(name, Policy::Friends)
+    }
+
+    pub fn with_policy(mut self, name: &PeerId, policy: Policy) -> Self {
+        let mut machine = Requester::new(policy, 1);
         for worker in self.seats.keys() {
-            machine.handle_joined(worker.clone(), self.now);
+            machine.handle_joined(worker.clone(), Standing::alone(worker), self.now);
         }
-        self.desks.insert(name.clone(), Desk { machine, paintings: BTreeMap::new(), leases: BTreeSet::new() });
+        self.desks.insert(
+            name.clone(),
+            Desk { machine, paintings: BTreeMap::new(), snapshots: BTreeMap::new(), leases: BTreeSet::new() },
+        );
         for worker in self.seats.keys().cloned().collect::<Vec<_>>() {
             self.seats.get_mut(&worker).unwrap().machine.handle_joined(name.clone(), self.now);
             self.drain_worker(&worker);
@@ -93,10 +104,15 @@ impl World {
     }
 
     pub fn join(&mut self, name: &PeerId, temper: Temper, unit_ms: u64) {
+        self.join_as(name, temper, unit_ms, &Standing::alone(name));
+    }
+
+    pub fn join_as(&mut self, name: &PeerId, temper: Temper, unit_ms: u64, standing: &Standing) {
         let mut machine = Worker::new(capabilities(vec![]), BTreeMap::from([(model(), SHAPE)]));
         for requester in self.desks.keys().cloned().collect::<Vec<_>>() {
             machine.handle_joined(requester.clone(), self.now);
-            self.desks.get_mut(&requester).unwrap().machine.handle_joined(name.clone(), self.now);
+            let desk = self.desks.get_mut(&requester).unwrap();
+            desk.machine.handle_joined(name.clone(), standing.clone(), self.now);
             self.drain_requester(&requester);
         }
         let unit_time = Duration::from_millis(unit_ms);
@@ -123,6 +139,7 @@ impl World {
         let painting = Painting::new(job, picture);
         desk.machine.begin_job(job, model(), self.now);
         desk.machine.begin_stage(job, painting.units(), None, &SHAPE, self.now);
+        desk.snapshots.insert(job, vec![painting.clone()]);
         desk.paintings.insert(job, painting);
         self.drain_requester(requester);
     }
@@ -276,16 +293,25 @@ impl World {
                     if painting.finished.is_some() {
                         desk.machine.cancel(job, self.now);
                     } else {
+                        desk.snapshots.entry(job).or_default().push(painting.clone());
                         let conditioning = painting.conditioning.clone();
                         desk.machine.begin_stage(job, painting.units(), conditioning, &SHAPE, self.now);
                     }
                 }
-                RequesterOutput::JobFailed { job, reasons } => {
+                RequesterOutput::JobFailed { job, reasons, .. } => {
                     desk.paintings.get_mut(&job).unwrap().failed = Some(reasons);
                 }
-                notice @ (RequesterOutput::WorkerPaused { .. } | RequesterOutput::WorkerDropped { .. }) => {
-                    self.notices.push(notice);
+                RequesterOutput::Tainted { job, stage } => {
+                    let snapshots = desk.snapshots.get_mut(&job).unwrap();
+                    snapshots.retain(|painting| painting.stage() <= stage);
+                    let painting = snapshots.last().unwrap().clone();
+                    let conditioning = painting.conditioning.clone();
+                    desk.machine.begin_stage(job, painting.units(), conditioning, &SHAPE, self.now);
+                    desk.paintings.insert(job, painting);
                 }
+                notice @ (RequesterOutput::WorkerPaused { .. }
+                | RequesterOutput::WorkerDropped { .. }
+                | RequesterOutput::WorkerCondemned { .. }) => self.notices.push(notice),
             }
         }
     }
@@ -304,6 +330,11 @@ fn result(
         Temper::Refuses(reason) => return Some(Err(reason.clone())),
         Temper::Short => body.truncate(body.len() - 4),
         Temper::NotANumber => body.splice(..4, tensor::to_bytes(&[f32::NAN])).for_each(drop),
+        Temper::Lies(by) => {
+            let values = tensor::from_bytes(&body, body.len() / 4).unwrap();
+            let lie: Vec<f32> = values.iter().map(|value| value + f32::from(*by) / 100.0).collect();
+            body = tensor::to_bytes(&lie);
+        }
         Temper::Honest | Temper::Silent | Temper::Forgetful => {}
     }
     Some(Ok(body))

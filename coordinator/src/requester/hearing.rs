@@ -1,0 +1,105 @@
+//! What time does to leases: who is silent is asked whether it lives, and who stays silent loses its units.
+
+use std::time::Duration;
+
+use protocol::limits::{LEASE_TIME_MAX, PROBE_AFTER};
+use protocol::{Instant, LeaseId, PeerId, ToWorker};
+
+use super::{Lease, Requester};
+use crate::roster::Probed;
+use crate::speed::duration;
+
+/// A worker that does not answer is asked again after this, twice as long each time.
+const PROBE_EVERY: Duration = Duration::from_secs(2);
+
+/// Doublings of it: every two minutes at least.
+const PROBE_DOUBLINGS_MAX: u32 = 6;
+
+/// What was due and could not be done is looked at again after this.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+impl Requester {
+    /// Time has passed: silent workers are asked, leases of those that stay silent or stall end, late units get a second
+    /// worker, and pauses end.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.poll_timeout().is_none_or(|due| now < due) {
+            return;
+        }
+        for id in self.leases_where(|lease| lease.deadline() <= now) {
+            // Its worker may have been relieved of it together with an earlier one.
+            let Some(lease) = self.leases.get(&id) else { continue };
+            let worker = lease.worker.clone();
+            let reason = if lease.granted + LEASE_TIME_MAX <= now {
+                format!("held a unit for {} s without delivering it", LEASE_TIME_MAX.as_secs())
+            } else {
+                format!("said nothing of a unit for {} s", (now - lease.heard).as_secs())
+            };
+            self.relieve(&worker, id, &reason, now);
+        }
+        for id in self.leases_where(|lease| lease.heard + PROBE_AFTER <= now) {
+            let worker = self.leases[&id].worker.clone();
+            self.probe(&worker, id, now);
+        }
+        let mute =
+            self.roster.lenders().filter(|(_, lender)| lender.probed.is_some_and(|probed| due_again(probed) <= now));
+        for (worker, probed) in mute.map(|(peer, lender)| (peer.clone(), lender.probed)).collect::<Vec<_>>() {
+            let Some(Probed { lease, times, .. }) = probed else { continue };
+            let lender = self.roster.lender_mut(&worker).expect("it was just found");
+            lender.probed = Some(Probed { lease, asked: now, times: times + 1 });
+            self.send(worker, ToWorker::Probe { lease }, [].into());
+        }
+        self.roster.end_pauses(now);
+        self.assign(now);
+    }
+
+    /// When [`Requester::handle_timeout`] is due.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let silence = |lease: &Lease| {
+            let is_asked = self.roster.lender(&lease.worker).is_some_and(|lender| lender.probed.is_some());
+            if is_asked { lease.deadline() } else { lease.deadline().min(lease.heard + PROBE_AFTER) }
+        };
+        let silences = self.leases.values().map(silence);
+        let again = self.roster.lenders().filter_map(|(_, lender)| lender.probed.map(due_again));
+        silences.chain(again).chain(self.roster.next_pause_end()).chain(self.next_hedge()).min()
+    }
+
+    /// When the next running unit becomes late, while somebody is idle who might double it.
+    fn next_hedge(&self) -> Option<Instant> {
+        let is_idle = self.roster.lenders().any(|(_, lender)| lender.leases.is_empty() && !lender.is_suspect());
+        if self.leases.is_empty() || !is_idle {
+            return None;
+        }
+        let running = self.roster.lenders().filter_map(|(_, lender)| Some((lender, lender.leases.first()?)));
+        let due = running.map(|(lender, id)| self.late_due(&self.leases[id], lender)).min_by(f64::total_cmp)?;
+        let due = Instant::ZERO + duration(due) + Duration::from_millis(1);
+        Some(if due <= self.assigned_at { self.assigned_at + LOOK_AGAIN } else { due })
+    }
+
+    /// Asks a worker whether it lives; until it speaks it is given nothing more.
+    pub(super) fn probe(&mut self, worker: &PeerId, lease: LeaseId, now: Instant) {
+        let Some(lender) = self.roster.lender_mut(worker).filter(|lender| lender.probed.is_none()) else { return };
+        lender.probed = Some(Probed { lease, asked: now, times: 0 });
+        self.send(worker.clone(), ToWorker::Probe { lease }, [].into());
+    }
+
+    /// Takes all its leases from a worker that stalls on one, and pauses it.
+    fn relieve(&mut self, worker: &PeerId, stalled: LeaseId, reason: &str, now: Instant) {
+        let lender = self.roster.lender_mut(worker).expect("the worker of a live lease is in the roster");
+        lender.count_failure(now);
+        let leases = lender.leases.clone();
+        self.probe(worker, stalled, now);
+        for id in leases.into_iter().rev() {
+            let Lease { job, unit, .. } = self.call_off(id);
+            self.count_retry(job);
+            if let Some(entry) = self.stage_of(job).entry_mut(unit) {
+                entry.stalled_on = Some(worker.clone());
+            }
+        }
+        let reason = reason.to_owned();
+        self.outputs.push_back(super::RequesterOutput::WorkerPaused { peer: worker.clone(), reason });
+    }
+}
+
+fn due_again(probed: Probed) -> Instant {
+    probed.asked + PROBE_EVERY * (1 << probed.times.min(PROBE_DOUBLINGS_MAX))
+}

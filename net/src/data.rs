@@ -6,6 +6,7 @@ mod handler;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
@@ -15,6 +16,7 @@ use libp2p::swarm::{
     CloseConnection, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, StreamProtocol, THandler,
     THandlerInEvent, THandlerOutEvent, ToSwarm,
 };
+use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
 use protocol::membership::Role;
 use protocol::{Instant, RoomKeys};
@@ -104,6 +106,7 @@ impl Behaviour {
         peer: PeerId,
         role: Role,
         address: &Multiaddr,
+        remote: &Multiaddr,
     ) -> Result<Handler, ConnectionDenied> {
         if self.refused.contains_key(&peer) {
             return Err(ConnectionDenied::new(Refused));
@@ -113,8 +116,23 @@ impl Behaviour {
             Role::Listener => peer < self.local,
         };
         let rank = Rank { path: Path::of(address), dialled_by_smaller };
-        Ok(Handler::new(Arc::clone(&self.room), peer_name(&peer), connection, role, rank))
+        let name = peer_name(&peer);
+        if rank.path != Path::Relayed
+            && let Some(origin) = ip_of(remote)
+        {
+            self.room.roster.note_origin(&name, origin);
+        }
+        Ok(Handler::new(Arc::clone(&self.room), name, connection, role, rank))
     }
+}
+
+/// The internet address in a multiaddress, if it has one.
+fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
+    address.iter().find_map(|part| match part {
+        Protocol::Ip4(ip) => Some(IpAddr::V4(ip)),
+        Protocol::Ip6(ip) => Some(IpAddr::V6(ip)),
+        _ => None,
+    })
 }
 
 impl NetworkBehaviour for Behaviour {
@@ -126,9 +144,9 @@ impl NetworkBehaviour for Behaviour {
         connection: ConnectionId,
         peer: PeerId,
         local_address: &Multiaddr,
-        _: &Multiaddr,
+        remote_address: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.handler(connection, peer, Role::Listener, local_address)
+        self.handler(connection, peer, Role::Listener, local_address, remote_address)
     }
 
     fn handle_established_outbound_connection(
@@ -139,7 +157,7 @@ impl NetworkBehaviour for Behaviour {
         _: Endpoint,
         _: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.handler(connection, peer, Role::Dialer, address)
+        self.handler(connection, peer, Role::Dialer, address, address)
     }
 
     fn on_swarm_event(&mut self, _: FromSwarm<'_>) {}

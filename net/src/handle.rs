@@ -245,6 +245,12 @@ impl Handle {
         self.inner.shared.roster.members()
     }
 
+    /// Where a peer was reached directly last: at the other end of what was measured, not as it says of itself. `None` for
+    /// those known only through a relay, and between browsers, where nobody tells.
+    pub fn origin(&self, peer: &PeerId) -> Option<IpAddr> {
+        self.inner.shared.roster.origin(peer)
+    }
+
     /// Bytes exchanged with every peer that is or was a member, without encryption's and transport's own.
     pub fn traffic(&self) -> BTreeMap<PeerId, Traffic> {
         self.inner.shared.roster.traffic()

@@ -1,6 +1,7 @@
 //! Who is a member right now, over which links, and the way from the node to a member's best link.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -73,6 +74,8 @@ pub(crate) struct Roster {
 struct State {
     members: BTreeMap<PeerId, Member>,
     traffic: BTreeMap<PeerId, Arc<Counters>>,
+    /// Where direct connections of peers came from or went to last.
+    origins: BTreeMap<PeerId, IpAddr>,
     to_drop: Vec<PeerId>,
 }
 
@@ -139,6 +142,21 @@ impl Roster {
             counters,
             connection,
         })
+    }
+
+    /// Remembers where a peer is reached directly.
+    pub fn note_origin(&self, peer: &PeerId, origin: IpAddr) {
+        let mut state = self.lock();
+        if state.origins.len() >= TRAFFIC_PEERS_MAX && !state.origins.contains_key(peer) {
+            let absent = state.origins.keys().find(|known| !state.members.contains_key(*known)).cloned();
+            absent.and_then(|absent| state.origins.remove(&absent));
+        }
+        state.origins.insert(peer.clone(), origin);
+    }
+
+    /// Where a peer was reached directly last.
+    pub fn origin(&self, peer: &PeerId) -> Option<IpAddr> {
+        self.lock().origins.get(peer).copied()
     }
 
     /// Queues a message on the best link of `to`.

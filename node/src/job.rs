@@ -10,7 +10,10 @@ use web_time::Instant as Clock;
 use crate::participant::Notice;
 use crate::picture::sha256_hex;
 use crate::preview::{self, Factors};
-use crate::report::{Tally, WallTimes, WorkerReport};
+use crate::report::{CondemnedReport, Tally, WallTimes, WorkerReport};
+
+/// Beginnings of stages that a painting keeps: enough that little is lost, and no more than some latents of memory.
+const EARLIER_MAX: usize = 16;
 
 /// Bytes over libp2p by peer.
 pub type Traffic = BTreeMap<PeerId, net::Traffic>;
@@ -42,6 +45,8 @@ pub struct Painted {
     pub plan: Plan,
     /// Who did what.
     pub workers: Vec<WorkerReport>,
+    /// Who gave wrong answers.
+    pub condemned: Vec<CondemnedReport>,
     /// Units granted again.
     pub retries: u64,
     /// Wall time by stage.
@@ -59,6 +64,9 @@ pub struct Painting {
     traffic_before: Traffic,
     begun: Clock,
     stage_begun: Clock,
+    /// The painter as it was at the beginning of earlier stages, the earliest first, thinned out as they grow many.
+    earlier: Vec<Painter>,
+    condemned: Vec<CondemnedReport>,
 }
 
 impl Painting {
@@ -84,6 +92,8 @@ impl Painting {
             traffic_before: traffic,
             begun: now,
             stage_begun: now,
+            earlier: Vec::new(),
+            condemned: Vec::new(),
         })
     }
 
@@ -111,9 +121,39 @@ impl Painting {
     pub fn advance(&mut self) {
         let now = Clock::now();
         let stage = self.painter.stage();
+        self.remember();
         self.painter.advance();
         self.tally.stage_ended(stage, now - self.stage_begun);
         self.stage_begun = now;
+    }
+
+    /// Keeps the present stage's beginning, to come back to.
+    fn remember(&mut self) {
+        if self.earlier.len() >= EARLIER_MAX {
+            // Every second one goes, but for the first: what is far back lies further apart.
+            let mut index = 0;
+            self.earlier.retain(|_| {
+                index += 1;
+                index % 2 == 1
+            });
+        }
+        let mut beginning = self.painter.clone();
+        beginning.forget_outputs();
+        self.earlier.push(beginning);
+    }
+
+    /// Goes back to before `stage`: to the latest beginning of a stage that is kept and not later.
+    pub fn roll_back(&mut self, stage: u32) {
+        if self.painter.stage_index() > stage {
+            self.earlier.retain(|painter| painter.stage_index() <= stage);
+            self.painter = self.earlier.pop().expect("the first stage is never thrown away");
+        }
+        self.painter.forget_outputs();
+    }
+
+    /// Notes that a worker gave a wrong answer.
+    pub fn condemn(&mut self, peer: &PeerId, evidence: &str) {
+        self.condemned.push(CondemnedReport { peer: peer.to_string(), evidence: evidence.to_owned() });
     }
 
     /// Notes how a worker was reached and what it calls itself.
@@ -143,6 +183,7 @@ impl Painting {
             pixels,
             plan: self.plan,
             workers,
+            condemned: self.condemned,
             retries,
             wall_ms,
         }

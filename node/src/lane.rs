@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use protocol::{ModelId, ModelShape, Unit};
+use protocol::{ModelId, ModelShape, Pilot, Unit};
 use tokio::sync::mpsc;
 
 #[cfg(not(target_arch = "wasm32"))]
@@ -52,6 +52,10 @@ pub struct Ability {
     pub threads: u32,
     /// What computes, for people.
     pub device: String,
+    /// What it measured of itself.
+    pub pilots: Vec<Pilot>,
+    /// Whether a unit computed twice gave the same bits.
+    pub self_repeatable: bool,
 }
 
 /// What an engine is asked.

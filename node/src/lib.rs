@@ -4,6 +4,7 @@
 
 pub mod card;
 #[cfg(not(target_arch = "wasm32"))]
+mod domain;
 pub mod files;
 pub mod job;
 pub mod lane;

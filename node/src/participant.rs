@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use coordinator::{Requester, Worker};
+use coordinator::{Requester, Standing, Worker};
 use futures_timer::Delay;
 use protocol::limits::NAME_BYTES_MAX;
 use protocol::{Activity, Instant, Message, PeerId, Presence, ToRequester};
@@ -58,6 +58,7 @@ pub struct Participant {
     name: String,
     lend: bool,
     paused: bool,
+    throttled: bool,
     /// Whether this device lends to its own job, the present one or else the next.
     helps_itself: bool,
     delivered: u64,
@@ -91,7 +92,7 @@ impl Participant {
             events,
             commands,
             notices,
-            requester: Requester::new(),
+            requester: Requester::new(setup.policy, rand::random()),
             worker: None,
             lane: None,
             engine: setup.engine,
@@ -101,6 +102,7 @@ impl Participant {
             name: cut(&setup.name, NAME_BYTES_MAX),
             lend: false,
             paused: false,
+            throttled: false,
             helps_itself: false,
             delivered: 0,
             patience: setup.patience,
@@ -188,6 +190,7 @@ impl Participant {
             }
             Command::Lend(lend) => self.set_lend(lend, now),
             Command::Pause(paused) => self.set_paused(paused, now),
+            Command::Throttle(throttled) => self.set_throttled(throttled),
             Command::Rename(name) => self.rename(&name),
             Command::Enter(network, events) => {
                 self.me = network.local_peer();
@@ -202,7 +205,7 @@ impl Participant {
     fn handle_network(&mut self, event: net::Event, now: Instant) {
         match event {
             net::Event::Joined { peer, path } => {
-                self.requester.handle_joined(peer.clone(), now);
+                self.requester.handle_joined(peer.clone(), self.standing(&peer), now);
                 self.presence_due = Clock::now();
                 self.paths.insert(peer.clone(), path);
                 self.sync_offers(now);
@@ -210,6 +213,7 @@ impl Participant {
             }
             net::Event::Moved { peer, path } => {
                 self.paths.insert(peer.clone(), path);
+                self.requester.handle_standing(&peer, self.standing(&peer));
                 self.tell(Notice::Moved(peer, path));
             }
             net::Event::Left { peer } => {
@@ -278,6 +282,15 @@ impl Participant {
             // The peer is gone or too slow; the network reports its leaving, which requeues what it held.
             tracing::debug!(%to, %error, "message not sent");
         }
+    }
+
+    /// Whom a member may belong to.
+    fn standing(&self, peer: &PeerId) -> Standing {
+        if *peer == self.me {
+            return Standing::own();
+        }
+        let origin = self.network.as_ref().and_then(|network| network.origin(peer));
+        Standing { domain: crate::domain::of(peer, origin), is_own: false }
     }
 
     fn publish_presence(&mut self) {

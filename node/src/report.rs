@@ -18,6 +18,8 @@ pub struct Report {
     pub plan: PlanReport,
     /// Who delivered what, by peer id.
     pub workers: Vec<WorkerReport>,
+    /// Who gave wrong answers, proved by others; nothing of theirs is in the picture.
+    pub condemned: Vec<CondemnedReport>,
     /// Units granted again after a worker left, stalled, refused or delivered rubbish.
     pub retries: u64,
     /// Milliseconds by stage.
@@ -81,6 +83,15 @@ pub struct WorkerReport {
     pub bytes_out: u64,
     /// Milliseconds its processor says it spent.
     pub compute_ms: u64,
+}
+
+/// A worker that gave a wrong answer.
+#[derive(Clone, Debug, Serialize)]
+pub struct CondemnedReport {
+    /// Its peer id.
+    pub peer: String,
+    /// Which answer.
+    pub evidence: String,
 }
 
 /// Milliseconds of wall time by stage.

@@ -61,7 +61,7 @@ impl Seat {
             lane
         });
         let (name, patience) = ("ada".into(), Duration::from_millis(1));
-        let setup = Setup { network: None, me: None, name, engine: Some(engine), lend, patience };
+        let setup = Setup { network: None, me: None, name, engine: Some(engine), lend, patience, policy: Policy::default() };
         let (participant, commands, notices) = Participant::new(setup);
         Self { commands, notices, engines, running: tokio::spawn(participant.run()) }
     }
@@ -264,7 +264,7 @@ async fn a_cancelled_picture_aborts_its_unit() {
 #[tokio::test]
 async fn without_an_engine_and_without_workers_a_picture_fails_in_words() {
     let (name, patience) = ("ada".into(), Duration::from_millis(1));
-    let setup = Setup { network: None, me: None, name, engine: None, lend: false, patience };
+    let setup = Setup { network: None, me: None, name, engine: None, lend: false, patience, policy: Policy::default() };
     let (participant, commands, mut notices) = Participant::new(setup);
     tokio::spawn(participant.run());
     commands.send(Command::Paint(Box::new(order()))).await.unwrap();

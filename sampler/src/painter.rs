@@ -198,6 +198,11 @@ impl Painter {
         self.open_stage(self.stage + 1);
     }
 
+    /// Forgets the outputs of the present stage, so that all its units are wanted again.
+    pub fn forget_outputs(&mut self) {
+        self.outputs.iter_mut().for_each(|output| *output = None);
+    }
+
     /// What the job is waiting for.
     pub fn stage(&self) -> Stage {
         self.units.stage(self.stage)

@@ -101,7 +101,7 @@ async fn a_killed_peer_is_noticed_within_seconds() {
         let secret = RoomSecret::from_random(rand::random());
         let mut ada = Node::join(&secret.keys(), &[]).await;
         let via = vec![ada.address(transport).await.to_string()];
-        let link = RoomLink { relay: None, secret, via };
+        let link = RoomLink { relay: None, secret, via, policy: Policy::Friends };
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "joining::a_child_that_waits_to_be_killed", "--nocapture", "--include-ignored"])
             .env("MANYHANDS_TEST_LINK", link.to_string())

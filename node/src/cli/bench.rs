@@ -9,7 +9,7 @@ use compute::{Diffusion, Engine, Fake};
 use node::meeting::{self, Means};
 use node::{Command, EngineMaker, Notice, Order, Painted, Participant, Setup, models};
 use protocol::{
-    Branches, Hash, JobId, JobRequest, JobSpec, LeaseId, Message, ModelId, ModelShape, PlanChoice, RoomLink, Size,
+    Branches, Hash, JobId, JobRequest, JobSpec, LeaseId, Message, ModelId, ModelShape, PlanChoice, Policy, RoomLink, Size,
     ToRequester, ToWorker, Unit, UnitId, Work,
 };
 use sampler::SchedulerConfig;
@@ -192,6 +192,7 @@ impl Session {
             engine: None,
             lend: false,
             patience: Duration::from_secs(30),
+            policy: Policy::default(),
         };
         let (participant, commands, mut notices) = Participant::new(setup);
         let running = tokio::spawn(participant.run());

@@ -65,6 +65,7 @@ pub async fn run(arguments: Arguments) -> Ended {
         engine: Some(lane::start(engine, u32::try_from(threads).unwrap_or(u32::MAX))),
         lend: true,
         patience: Duration::MAX,
+        policy: link.policy,
     };
     let (participant, commands, mut notices) = Participant::new(setup);
     let running = tokio::spawn(participant.run());
@@ -173,7 +174,9 @@ impl Board {
             Notice::Moved(peer, path) => {
                 self.screen.say("moved", &format!("{} is reached anew ({path}).", peer.short()))
             }
-            Notice::Offered(..)
+            Notice::Condemned(..)
+            | Notice::RolledBack { .. }
+            | Notice::Offered(..)
             | Notice::Withdrew(_)
             | Notice::EngineReady(_)
             | Notice::Delivered(_)

@@ -12,7 +12,7 @@ use node::files::Place;
 use node::meeting::{self, Means};
 use node::report::{Job, PlanReport, Report};
 use node::{Command, Notice, Order, Painted, Participant, Setup, lane, models, picture};
-use protocol::{Capabilities, JobRequest, JobSpec, ModelId, PeerId, PlanChoice, RoomLink, Size};
+use protocol::{Capabilities, JobRequest, JobSpec, ModelId, PeerId, PlanChoice, Policy, RoomLink, Size};
 use serde_json::json;
 use tokio::sync::mpsc;
 
@@ -236,6 +236,7 @@ async fn paint(
         }),
         lend: false,
         patience: Duration::from_secs(arguments.wait),
+        policy: link.map_or_else(Policy::default, |link| link.policy),
     };
     let (participant, commands, mut notices) = Participant::new(setup);
     let running = tokio::spawn(participant.run());
@@ -364,6 +365,14 @@ impl Session<'_> {
             Notice::Dropped(peer, reason) => {
                 self.names.remove(peer);
                 self.screen.say("dropped", &format!("{} was dropped: {}.", peer.short(), plain(reason)));
+            }
+            Notice::Condemned(peer, evidence) => {
+                let name = self.names.get(&peer).map_or_else(|| peer.short().to_owned(), Clone::clone);
+                self.screen.say("condemned", &format!("{name} is not asked any more: {evidence}."));
+            }
+            Notice::RolledBack { stage } => {
+                let what = "What it took part in is painted again";
+                self.screen.say("rolled-back", &format!("{what}, from stage {stage} on."));
             }
             Notice::RelayLost => self.screen.say("relay-lost", "The relay is gone; those already met go on."),
             Notice::LocalBegan => self.screen.say("local", "This machine computes."),

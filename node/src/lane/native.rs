@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use compute::Engine;
+use protocol::{Branches, Hash, JobId, ModelId, ModelShape, Pilot, Unit, UnitId, Work, tensor};
 
 use super::{Ability, Computed, EngineEnd, FromEngine, LaneMaker, ToEngine, pair};
 
@@ -33,10 +34,44 @@ pub fn start<K: Clone + PartialEq + Send + 'static>(make: EngineMaker, threads: 
     })
 }
 
+/// Computes one small unit of each model twice: how long it takes orders this worker among others until they have measured
+/// it. An engine that cannot compute it says nothing of its speed.
+fn pilot(engine: &mut dyn Engine, models: &[(ModelId, ModelShape)]) -> (Vec<Pilot>, bool) {
+    let mut is_repeatable = true;
+    let mut run = |(model, shape): &(ModelId, ModelShape)| {
+        let conditioning = tensor::to_bytes(&vec![0.0; (shape.tokens * shape.embedding_width) as usize]);
+        let work = Work::Denoise {
+            conditioning: Hash::of(&conditioning),
+            conditioning_rows: 1,
+            branches: Branches::Prompt,
+            timestep: 500.0,
+            rows: shape.native_cells,
+            columns: shape.native_cells,
+        };
+        let input = tensor::to_bytes(&vec![0.5; work.input_values(shape)]);
+        let cost = u128::from(work.cost(shape).max(1));
+        let unit = Unit { job: JobId([0; 16]), id: UnitId { stage: 0, index: 0 }, model: *model, work };
+        let mut once = || {
+            let began = Instant::now();
+            let output = engine.compute(&unit, &input, Some(&conditioning), &|| false).ok()?;
+            Some((output, began.elapsed()))
+        };
+        let (first, _) = once()?; // The first run also warms caches.
+        let (second, took) = once()?;
+        is_repeatable &= first == second;
+        let nanoseconds_per_cost = u64::try_from(took.as_nanos() / cost).unwrap_or(u64::MAX).max(1);
+        Some(Pilot { model: *model, nanoseconds_per_cost })
+    };
+    let pilots = models.iter().filter_map(&mut run).collect();
+    (pilots, is_repeatable)
+}
+
 fn serve<K>(mut engine: Box<dyn Engine>, threads: u32, mut end: EngineEnd<K>) {
     let (models, numeric_class) = (engine.models(), engine.numeric_class());
     let device = format!("CPU, {threads} thread{}", if threads == 1 { "" } else { "s" });
-    if end.news.send(FromEngine::Ready(Ability { models, numeric_class, threads, device })).is_err() {
+    let (pilots, self_repeatable) = pilot(&mut *engine, &models);
+    let ability = Ability { models, numeric_class, threads, device, pilots, self_repeatable };
+    if end.news.send(FromEngine::Ready(ability)).is_err() {
         return;
     }
     while let Some(order) = end.orders.blocking_recv() {

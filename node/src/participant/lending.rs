@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use coordinator::{Worker, WorkerOutput};
+use coordinator::{Standing, Worker, WorkerOutput};
 use protocol::limits::{DEVICE_BYTES_MAX, NAME_BYTES_MAX};
 use protocol::{Capabilities, Instant, Message, RefuseReason, ToRequester};
 use web_time::Instant as Clock;
@@ -51,6 +51,14 @@ impl Participant {
     pub(super) fn set_paused(&mut self, paused: bool, now: Instant) {
         self.paused = paused;
         self.sync_offers(now);
+    }
+
+    /// Tells the room that this device is slower than it could be, or no longer.
+    pub(super) fn set_throttled(&mut self, throttled: bool) {
+        self.throttled = throttled;
+        if let Some(worker) = &mut self.worker {
+            worker.throttle(throttled);
+        }
     }
 
     pub(super) fn rename(&mut self, name: &str) {
@@ -103,9 +111,12 @@ impl Participant {
                 continue;
             }
             if *peer == self.me {
-                self.requester.handle_joined(peer.clone(), now);
+                self.requester.handle_joined(peer.clone(), Standing::own(), now);
             }
             worker.handle_joined(peer.clone(), now);
+            if *peer == self.me {
+                worker.prefer(peer);
+            }
         }
     }
 
@@ -140,11 +151,12 @@ impl Participant {
         // An engine that comes again begins anew.
         self.lose_worker(now);
         let capabilities = Capabilities {
-            name: self.name.clone(),
-            models: Vec::new(),
-            numeric_class: cut(&ability.numeric_class, NAME_BYTES_MAX),
             threads: ability.threads,
             device: cut(&ability.device, DEVICE_BYTES_MAX),
+            pilots: ability.pilots.clone(),
+            self_repeatable: ability.self_repeatable,
+            throttled: self.throttled,
+            ..Capabilities::new(self.name.clone(), cut(&ability.numeric_class, NAME_BYTES_MAX))
         };
         self.worker = Some(Worker::new(capabilities, ability.models.iter().copied().collect()));
         self.presence_due = Clock::now();

@@ -1,7 +1,7 @@
 //! A participant's own job, from the order to the picture.
 
 use coordinator::RequesterOutput;
-use protocol::{Instant, Message};
+use protocol::{Instant, JobId, Message};
 use web_time::Instant as Clock;
 
 use super::{Notice, Participant};
@@ -48,7 +48,7 @@ impl Participant {
                     self.advance(now);
                 }
             }
-            RequesterOutput::JobFailed { job, reasons } => {
+            RequesterOutput::JobFailed { job, reasons, .. } => {
                 if self.painting.as_ref().is_some_and(|painting| painting.job() == job) {
                     let reasons: Vec<_> =
                         reasons.iter().map(|(peer, reason)| format!("{}: {reason}", peer.short())).collect();
@@ -56,6 +56,13 @@ impl Participant {
                 }
             }
             RequesterOutput::WorkerPaused { peer, reason } => tracing::debug!(%peer, reason, "worker paused"),
+            RequesterOutput::WorkerCondemned { peer, evidence } => {
+                if let Some(painting) = &mut self.painting {
+                    painting.condemn(&peer, &evidence);
+                }
+                self.tell(Notice::Condemned(peer, evidence));
+            }
+            RequesterOutput::Tainted { job, stage } => self.roll_back(job, stage, now),
             RequesterOutput::WorkerDropped { peer, reason } => self.tell(Notice::Dropped(peer, reason)),
         }
     }
@@ -116,6 +123,14 @@ impl Participant {
         let painted = painting.finish(&self.traffic(), &self.me, retries);
         self.tell(Notice::Painted(Box::new(painted)));
         self.job_ended(now);
+    }
+
+    /// Takes the job back to before a stage that holds a wrong answer.
+    fn roll_back(&mut self, job: JobId, stage: u32, now: Instant) {
+        let Some(painting) = self.painting.as_mut().filter(|painting| painting.job() == job) else { return };
+        painting.roll_back(stage);
+        painting.begin_stage(&mut self.requester, now);
+        self.tell(Notice::RolledBack { stage });
     }
 
     fn give_up(&mut self, now: Instant) {

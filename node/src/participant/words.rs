@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use protocol::{Capabilities, PeerId, Presence};
+use protocol::{Capabilities, PeerId, Policy, Presence};
 
 use super::TaskKey;
 use crate::job::{Order, Painted};
@@ -23,6 +23,8 @@ pub struct Setup {
     /// How long an own job waits without any worker before this participant computes it itself, or gives up if it must
     /// not.
     pub patience: Duration,
+    /// How far the room's workers are believed.
+    pub policy: Policy,
 }
 
 /// What a participant is told.
@@ -35,6 +37,8 @@ pub enum Command {
     Lend(bool),
     /// Take no work from the room for a while, or again; the engine stays loaded.
     Pause(bool),
+    /// Tell the room that this device works slower than it could, as a hidden page does, or does so no longer.
+    Throttle(bool),
     /// Show another name to the room.
     Rename(String),
     /// The room's network, for a participant that began without.
@@ -62,6 +66,13 @@ pub enum Notice {
     Withdrew(PeerId),
     /// A member broke the rules and was dropped.
     Dropped(PeerId, String),
+    /// A member gave a wrong answer to this participant's job, proved by others, and is not asked again.
+    Condemned(PeerId, String),
+    /// Part of the job is painted again from this stage on: a member caught in a wrong answer took part in it.
+    RolledBack {
+        /// The stage, counted from zero.
+        stage: u32,
+    },
     /// What a member says it does; the name is untrusted text.
     Present(PeerId, Presence),
     /// The relay can be reached.

@@ -59,6 +59,7 @@ impl Session {
             engine: Some(engine),
             lend: options.lend,
             patience: PATIENCE,
+            policy: link.as_ref().map_or_else(Policy::default, |link| link.policy),
         };
         let (participant, commands, notices) = Participant::new(setup);
         let inner = Inner::new(me, link.clone(), options, base, commands, tell);
@@ -130,7 +131,7 @@ impl Drop for Session {
 pub fn new_room(relay: &str) -> Result<String, String> {
     let secret = RoomSecret::from_random(rand::random::<[u8; SECRET_BYTES]>());
     let relay = relay.trim().split('#').next().unwrap_or_default().trim_end_matches('/');
-    let link = RoomLink { relay: Some(relay.to_owned()), secret, via: Vec::new() }.to_string();
+    let link = RoomLink { relay: Some(relay.to_owned()), secret, via: Vec::new(), policy: Policy::Friends }.to_string();
     match RoomLink::parse(&link) {
         Ok(_) => Ok(link),
         Err(_) => Err("A relay's address begins with https:// or http:// and names a host.".into()),

@@ -34,7 +34,7 @@ pub(super) fn open(state: &mut State, start: Start) -> Vec<Effect> {
 /// Makes a room and enters it.
 pub(super) fn create(state: &mut State, secret: [u8; protocol::room::SECRET_BYTES]) -> Vec<Effect> {
     let relay = Some(state.settings.relay.clone());
-    let link = RoomLink { relay, secret: RoomSecret::from_random(secret), via: Vec::new() };
+    let link = RoomLink { relay, secret: RoomSecret::from_random(secret), via: Vec::new(), policy: Policy::Friends };
     move_to(state, &link)
 }
 

@@ -12,11 +12,11 @@ use std::task::{Context, Poll, Waker};
 
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
+use libp2p::multiaddr::Protocol;
 use libp2p::swarm::{
     CloseConnection, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, StreamProtocol, THandler,
     THandlerInEvent, THandlerOutEvent, ToSwarm,
 };
-use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
 use protocol::membership::Role;
 use protocol::{Instant, RoomKeys};
@@ -30,7 +30,7 @@ use crate::peer_name;
 use crate::roster::{Rank, Roster};
 
 /// The name of the data protocol.
-pub const PROTOCOL: StreamProtocol = StreamProtocol::new("/manyhands/data/1");
+pub const PROTOCOL: StreamProtocol = StreamProtocol::new("/manyhands/data/2");
 
 /// What every handler needs to know.
 #[derive(Debug)]

@@ -53,7 +53,7 @@ mod tests {
         let keys = RoomSecret::from_random([1; 16]).keys();
         let (ada, eve) = (libp2p::PeerId::random(), libp2p::PeerId::random());
         let gossip = |source, sequence: u64| {
-            let presence = Presence { sequence, name: "ada".into(), activity: Activity::Idle };
+            let presence = Presence { sequence, name: "ada".into(), activity: Activity::Idle, caught: Vec::new() };
             let data = keys.seal(&peer_name(&ada), &presence, [sequence as u8; 24]);
             Message { source, data, sequence_number: None, topic: TopicHash::from_raw("topic") }
         };

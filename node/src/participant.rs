@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use coordinator::{Requester, Standing, Worker};
 use futures_timer::Delay;
-use protocol::limits::NAME_BYTES_MAX;
+use protocol::limits::{CAUGHT_TOLD_MAX, NAME_BYTES_MAX};
 use protocol::{Activity, Instant, Message, PeerId, Presence, ToRequester};
 use tokio::sync::mpsc;
 use web_time::{Instant as Clock, SystemTime};
@@ -303,7 +303,9 @@ impl Participant {
             (None, true) => Activity::Lending { units: self.delivered },
             (None, false) => Activity::Idle,
         };
-        network.publish(Presence { sequence: self.presence_sequence, name: self.name.clone(), activity });
+        let condemned: Vec<&PeerId> = self.requester.condemned().collect();
+        let caught = condemned.iter().rev().take(CAUGHT_TOLD_MAX).rev().map(|peer| (*peer).clone()).collect();
+        network.publish(Presence { sequence: self.presence_sequence, name: self.name.clone(), activity, caught });
     }
 
     fn now(&self) -> Instant {

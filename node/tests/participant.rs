@@ -7,7 +7,7 @@ use std::time::Duration;
 use node::lane::{self, Ability, Computed, EngineEnd, FromEngine, LaneMaker, Task, ToEngine};
 use node::participant::TaskKey;
 use node::{Command, Notice, Order, Painted, Participant, Setup};
-use protocol::{Hash, JobRequest, JobSpec, ModelId, ModelShape, PlanChoice, Size, tensor};
+use protocol::{Hash, JobRequest, JobSpec, ModelId, ModelShape, PlanChoice, Policy, Size, tensor};
 use sampler::SchedulerConfig;
 use tokio::sync::mpsc;
 
@@ -61,7 +61,8 @@ impl Seat {
             lane
         });
         let (name, patience) = ("ada".into(), Duration::from_millis(1));
-        let setup = Setup { network: None, me: None, name, engine: Some(engine), lend, patience, policy: Policy::default() };
+        let setup =
+            Setup { network: None, me: None, name, engine: Some(engine), lend, patience, policy: Policy::default() };
         let (participant, commands, notices) = Participant::new(setup);
         Self { commands, notices, engines, running: tokio::spawn(participant.run()) }
     }
@@ -119,7 +120,13 @@ async fn task(end: &mut EngineEnd<TaskKey>) -> Task<TaskKey> {
 
 fn ready(end: &EngineEnd<TaskKey>, numeric_class: &str) {
     let models = vec![(model(), SHAPE)];
-    let ability = Ability { models, numeric_class: numeric_class.into(), threads: 1, device: "played".into() };
+    let ability = Ability {
+        models,
+        numeric_class: numeric_class.into(),
+        threads: 1,
+        device: "played".into(),
+        ..Ability::default()
+    };
     end.news.send(FromEngine::Ready(ability)).unwrap();
 }
 

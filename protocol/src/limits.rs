@@ -29,6 +29,9 @@ pub const INBOX_MESSAGES_MAX: usize = 256;
 /// A presence message is a name and a few model ids.
 pub const PRESENCE_BYTES_MAX: usize = 4 * 1024;
 
+/// Peers that a presence names as caught in wrong answers: more than a screen shows.
+pub const CAUGHT_TOLD_MAX: usize = 8;
+
 /// Names are shown on screens of 360 pixels.
 pub const NAME_BYTES_MAX: usize = 64;
 
@@ -143,3 +146,4 @@ const _: () = assert!(CREDIT_BYTES as usize >= CHUNK_BYTES_MAX, "a chunk must fi
 const _: () =
     assert!(PICTURE_PIXELS_MAX as usize * 3 * 4 <= BODY_BYTES_MAX, "a whole decoded picture must fit one body");
 const _: () = assert!(PRESENCE_BYTES_MAX < HEADER_BYTES_MAX);
+const _: () = assert!(CAUGHT_TOLD_MAX * PEER_ID_BYTES_MAX < PRESENCE_BYTES_MAX / 2);

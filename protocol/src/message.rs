@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Hash, JobId, LeaseId, ModelId};
+use crate::ids::{Hash, JobId, LeaseId, ModelId, PeerId};
 use crate::limits::{DEVICE_BYTES_MAX, MODELS_MAX, NAME_BYTES_MAX, REASON_BYTES_MAX};
 use crate::unit::Unit;
 
@@ -175,6 +175,10 @@ pub struct Presence {
     pub name: String,
     /// What the peer is doing.
     pub activity: Activity,
+    /// Peers that gave this one wrong answers, the latest last; a claim like all else, and at most [`crate::limits::CAUGHT_TOLD_MAX`] are
+    /// told and shown.
+    #[serde(default)]
+    pub caught: Vec<PeerId>,
 }
 
 /// What a peer is doing.

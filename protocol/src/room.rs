@@ -260,7 +260,9 @@ mod tests {
 
     #[test]
     fn a_malformed_link_says_what_is_wrong() {
-        let good = RoomLink { relay: Some("http://r".into()), secret: secret(), via: Vec::new(), policy: Policy::Friends }.to_string();
+        let good =
+            RoomLink { relay: Some("http://r".into()), secret: secret(), via: Vec::new(), policy: Policy::Friends }
+                .to_string();
         assert_eq!(RoomLink::parse("http://r/"), Err(LinkError::NoSecret));
         assert_eq!(RoomLink::parse("http://r/#"), Err(LinkError::NoSecret));
         assert_eq!(RoomLink::parse(&good[..good.len() - 1]), Err(LinkError::Secret));
@@ -288,7 +290,7 @@ mod tests {
     #[test]
     fn a_presence_opens_only_in_its_room_from_its_author_unchanged() {
         let keys = secret().keys();
-        let presence = Presence { sequence: 1, name: "ada".into(), activity: Activity::Painting };
+        let presence = Presence { sequence: 1, name: "ada".into(), activity: Activity::Painting, caught: Vec::new() };
         let sealed = keys.seal(&peer("ada"), &presence, [9; NONCE_BYTES]);
         assert_eq!(keys.open(&peer("ada"), &sealed), Ok(presence));
         assert_eq!(keys.open(&peer("eve"), &sealed), Err(SealError::Forged));

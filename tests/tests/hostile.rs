@@ -10,8 +10,8 @@ use net::raw::RawPeer;
 use protocol::frame::{chunk_prefix, encode_credit, encode_header};
 use protocol::message::RefuseReason;
 use protocol::{
-    Branches, Capabilities, Hash, JobId, LeaseId, Message, ModelId, RoomKeys, RoomLink, ToRequester, ToWorker, Unit,
-    UnitId, Work,
+    Branches, Capabilities, Hash, JobId, LeaseId, Message, ModelId, Pilot, RoomKeys, RoomLink, ToRequester, ToWorker,
+    Unit, UnitId, Work,
 };
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
@@ -51,17 +51,19 @@ fn nonsense(rng: &mut StdRng) -> (Message, Vec<u8>) {
     };
     let id = UnitId { stage: rng.next_u32(), index: rng.next_u32() };
     let unit = Unit { job: JobId([7; 16]), id, model: ModelId(hash), work };
-    let message = match rng.random_range(0..9) {
+    let message = match rng.random_range(0..10) {
+        8 => Message::ToWorker(ToWorker::Probe { lease }),
         0 => Message::ToWorker(ToWorker::Store { blob: hash }),
         1 | 2 => Message::ToWorker(ToWorker::Assign { lease, unit: Box::new(unit) }),
         3 => Message::ToWorker(ToWorker::Cancel { lease }),
         4 => Message::ToWorker(ToWorker::Release { job: JobId([7; 16]) }),
         5 => Message::ToRequester(ToRequester::Offer(Capabilities {
-            name: text.clone(),
             models: vec![ModelId(hash); rng.random_range(0..100)],
-            numeric_class: text.clone(),
             threads: rng.next_u32(),
-            device: text,
+            device: text.clone(),
+            pilots: vec![Pilot { model: ModelId(hash), nanoseconds_per_cost: rng.next_u64() }; rng.random_range(0..40)],
+            throttled: rng.random(),
+            ..Capabilities::new(text.clone(), text)
         })),
         6 => Message::ToRequester(ToRequester::Deliver { lease, compute_ms: rng.next_u32() }),
         7 => Message::ToRequester(ToRequester::Refuse { lease, reason: RefuseReason::Failed(text) }),

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use net::limits::SETTLE_TIME;
 use net::{Config, Event, NetError, Path, Transport, start};
-use protocol::{RoomLink, RoomSecret};
+use protocol::{Policy, RoomLink, RoomSecret};
 
 use crate::world::{Node, config, deliver, pair, room};
 

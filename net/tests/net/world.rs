@@ -117,7 +117,7 @@ impl Node {
     }
 
     pub fn tell(&self, sequence: u64, name: &str) {
-        self.handle.publish(Presence { sequence, name: name.to_owned(), activity: Activity::Idle });
+        self.handle.publish(Presence { sequence, name: name.to_owned(), activity: Activity::Idle, caught: Vec::new() });
     }
 
     /// Everything that has happened and was not asked for.

@@ -9,8 +9,8 @@ use compute::{Diffusion, Engine, Fake};
 use node::meeting::{self, Means};
 use node::{Command, EngineMaker, Notice, Order, Painted, Participant, Setup, models};
 use protocol::{
-    Branches, Hash, JobId, JobRequest, JobSpec, LeaseId, Message, ModelId, ModelShape, PlanChoice, Policy, RoomLink, Size,
-    ToRequester, ToWorker, Unit, UnitId, Work,
+    Branches, Hash, JobId, JobRequest, JobSpec, LeaseId, Message, ModelId, ModelShape, PlanChoice, Policy, RoomLink,
+    Size, ToRequester, ToWorker, Unit, UnitId, Work,
 };
 use sampler::SchedulerConfig;
 use serde_json::json;

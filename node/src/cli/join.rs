@@ -1,5 +1,6 @@
 //! `manyhands join`: lends this machine to a room.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use node::meeting::{self, Means};
 use node::{Command, EngineMaker, Notice, Participant, Setup, lane, models};
-use protocol::limits::NAME_BYTES_MAX;
+use protocol::limits::{CAUGHT_TOLD_MAX, NAME_BYTES_MAX};
 use protocol::{Activity, PeerId, RoomLink};
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -15,6 +16,9 @@ use tokio::sync::mpsc;
 use super::interrupt::Interrupt;
 use super::screen::{Screen, Style, plain};
 use super::{Complaint, Ended, bench};
+
+/// Accusations that are shown of a room, each once.
+const TOLD_MAX: usize = 256;
 
 /// Options of `manyhands join`.
 #[derive(Args)]
@@ -78,7 +82,7 @@ pub async fn run(arguments: Arguments) -> Ended {
     let text = format!("Lending {threads} thread(s) with model {model} to room {room} as {name}. Ctrl-C leaves.");
     screen.tell("lending", &text, json!({ "peer": me.as_str(), "room": room.to_string() }));
     screen.begin_spinner();
-    let mut board = Board { screen, serving: None, units: 0 };
+    let mut board = Board { screen, serving: None, told_caught: BTreeSet::new(), units: 0 };
     early.into_iter().for_each(|notice| board.show(notice));
     loop {
         tokio::select! {
@@ -136,6 +140,8 @@ struct Board {
     screen: Screen,
     /// Whose job was worked on last.
     serving: Option<PeerId>,
+    /// Who was said by whom to have given wrong answers.
+    told_caught: BTreeSet<(PeerId, PeerId)>,
     units: u64,
 }
 
@@ -161,6 +167,12 @@ impl Board {
                 self.screen.progress("computed", units, text, json!({ "units": units }));
             }
             Notice::Present(peer, presence) => {
+                for caught in presence.caught.iter().take(CAUGHT_TOLD_MAX) {
+                    if self.told_caught.len() < TOLD_MAX && self.told_caught.insert((peer.clone(), caught.clone())) {
+                        let (by, name) = (plain(&presence.name), caught.short());
+                        self.screen.say("caught", &format!("{by} says that {name} gave it wrong answers."));
+                    }
+                }
                 let doing = match presence.activity {
                     Activity::Idle => "is here".to_owned(),
                     Activity::Lending { units } => format!("lends, {units} units delivered"),

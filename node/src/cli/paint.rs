@@ -133,6 +133,7 @@ pub async fn run(arguments: Arguments) -> Ended {
             job: Job::new(&spec, folder.name()),
             plan: PlanReport::new(&painted.plan),
             workers: painted.workers.clone(),
+            condemned: painted.condemned.clone(),
             retries: painted.retries,
             wall_ms: painted.wall_ms,
             latent_sha256: painted.latent_sha256.clone(),
@@ -367,7 +368,7 @@ impl Session<'_> {
                 self.screen.say("dropped", &format!("{} was dropped: {}.", peer.short(), plain(reason)));
             }
             Notice::Condemned(peer, evidence) => {
-                let name = self.names.get(&peer).map_or_else(|| peer.short().to_owned(), Clone::clone);
+                let name = self.names.get(peer).map_or_else(|| peer.short().to_owned(), Clone::clone);
                 self.screen.say("condemned", &format!("{name} is not asked any more: {evidence}."));
             }
             Notice::RolledBack { stage } => {

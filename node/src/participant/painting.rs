@@ -60,6 +60,7 @@ impl Participant {
                 if let Some(painting) = &mut self.painting {
                     painting.condemn(&peer, &evidence);
                 }
+                self.presence_due = Clock::now(); // The room hears of it.
                 self.tell(Notice::Condemned(peer, evidence));
             }
             RequesterOutput::Tainted { job, stage } => self.roll_back(job, stage, now),

@@ -24,7 +24,7 @@ async fn the_relay_never_sees_a_word() {
     ada.joined(&bob.peer).await;
     bob.joined(&ada.peer).await;
     let name = String::from_utf8(CANARY.to_vec()).unwrap();
-    ada.handle.publish(Presence { sequence: 1, name: name.clone(), activity: Activity::Painting });
+    ada.handle.publish(Presence { sequence: 1, name: name.clone(), activity: Activity::Painting, caught: Vec::new() });
     assert_eq!(bob.presence(&ada.peer).await.name, name);
     for lease in 0..20 {
         ada.send(&bob.peer, &deliver(lease), &CANARY.repeat(1000)).unwrap();

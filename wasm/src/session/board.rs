@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use node::{Notice, Painted, picture};
-use protocol::limits::ROOM_PEERS_MAX;
+use protocol::limits::{CAUGHT_TOLD_MAX, ROOM_PEERS_MAX};
 use protocol::{Activity, JobSpec, ModelId, PeerId};
 use sampler::Stage;
 
@@ -39,6 +39,8 @@ struct Member {
     device: String,
     models: Vec<ModelId>,
     doing: String,
+    /// Who gave this member wrong answers, as it says.
+    caught: Vec<PeerId>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -126,12 +128,22 @@ impl Board {
                 if self.members.contains_key(&peer) {
                     let member = self.member(peer);
                     (member.name, member.doing) = (presence.name, describe(presence.activity));
+                    member.caught = presence.caught;
+                    member.caught.truncate(CAUGHT_TOLD_MAX);
                 }
                 Vec::new()
             }
             Notice::Dropped(peer, reason) => {
                 let name = self.members.get(&peer).map_or("", |member| member.name.as_str());
                 vec![News::Remark { text: sentence(&format!("{name} ({}) was dropped: {reason}", peer.short())) }]
+            }
+            Notice::Condemned(peer, evidence) => {
+                let text = format!("{} ({}) is not asked any more: {evidence}", self.name_of(&peer), peer.short());
+                vec![News::Remark { text: sentence(&text) }]
+            }
+            Notice::RolledBack { .. } => {
+                let text = "part of the picture is painted again, because a member was caught in a wrong answer";
+                vec![News::Remark { text: sentence(text) }]
             }
             Notice::Planned(plan) => {
                 self.set_painting(true);
@@ -204,7 +216,7 @@ impl Board {
             is_me: false,
             path: member.path.clone(),
             device: member.device.clone(),
-            doing: member.doing.clone(),
+            doing: self.doing_of(peer, member),
             units_given: units(peer).given,
             units_taken: units(peer).taken,
         });
@@ -317,6 +329,17 @@ impl Board {
             ("", true) => "lending, waiting for work".into(),
             ("", false) => "here".into(),
             (doing, _) => doing.to_owned(),
+        }
+    }
+
+    /// What a member does, and what others say of it.
+    fn doing_of(&self, peer: &PeerId, member: &Member) -> String {
+        let accuser = self.members.iter().find(|(_, other)| other.caught.contains(peer));
+        match accuser {
+            Some((accuser, _)) if accuser != peer => {
+                format!("{}; {} says it gave wrong answers", member.doing, self.name_of(accuser))
+            }
+            Some(_) | None => member.doing.clone(),
         }
     }
 

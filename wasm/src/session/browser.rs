@@ -13,7 +13,7 @@ use node::lane;
 use node::participant::TaskKey;
 use node::{Command, Participant, Setup};
 use protocol::room::SECRET_BYTES;
-use protocol::{RoomLink, RoomSecret};
+use protocol::{Policy, RoomLink, RoomSecret};
 use tokio::sync::mpsc;
 use wasm_bindgen_futures::spawn_local;
 

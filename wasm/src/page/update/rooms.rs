@@ -1,6 +1,6 @@
 //! Rooms: the one in the address, a new one, another one, none.
 
-use protocol::{RoomLink, RoomSecret};
+use protocol::{Policy, RoomLink, RoomSecret};
 
 use super::super::settings::{Settings, Start, room, room_of};
 use super::{Effect, leave_behind, pause_or_go_on, remark, sentence};

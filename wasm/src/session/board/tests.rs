@@ -13,8 +13,7 @@ fn model() -> ModelId {
 }
 
 fn offer(name: &str) -> Capabilities {
-    let (numeric_class, device) = ("cpu".into(), "CPU, 2 threads".into());
-    Capabilities { name: name.into(), models: vec![model()], numeric_class, threads: 2, device }
+    Capabilities { models: vec![model()], device: "CPU, 2 threads".into(), ..Capabilities::new(name, "cpu") }
 }
 
 fn board() -> Board {
@@ -72,7 +71,7 @@ fn whoever_comes_back_keeps_its_count() {
 #[test]
 fn words_of_those_who_are_not_here_are_not_shown() {
     let mut board = board();
-    let presence = Presence { sequence: 1, name: "eve".into(), activity: Activity::Painting };
+    let presence = Presence { sequence: 1, name: "eve".into(), activity: Activity::Painting, caught: Vec::new() };
     say(&mut board, Notice::Present(peer("eve"), presence));
     say(&mut board, Notice::Offered(peer("eve"), offer("eve")));
     assert_eq!((board.members(), board.take_peers()), (0, None));

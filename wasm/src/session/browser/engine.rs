@@ -168,6 +168,6 @@ fn begin(inner: &Inner, end: &EngineEnd<TaskKey>, ready: Ready) {
     let Ready { numeric_class, device, threads, models, remark } = ready;
     let text = [Some(sentence(&device)), remark.as_deref().map(sentence)];
     let text = text.into_iter().flatten().collect::<Vec<_>>().join(" ");
-    let _ = end.news.send(FromEngine::Ready(Ability { models, numeric_class, threads, device }));
+    let _ = end.news.send(FromEngine::Ready(Ability { models, numeric_class, threads, device, ..Ability::default() }));
     inner.show_engine(EngineState::Ready, text, None);
 }

@@ -9,6 +9,8 @@ pub mod exactness;
 pub mod plan;
 pub mod requester;
 pub mod roster;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod speed;
 pub mod trust;
 pub mod worker;

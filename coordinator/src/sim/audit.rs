@@ -4,10 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use protocol::limits::{LEASES_PER_WORKER, ROOM_PEERS_MAX};
-use protocol::{Hash, JobId, LeaseId, PeerId, ToRequester, ToWorker, Unit, UnitId, Work, tensor};
+use protocol::{Hash, JobId, LeaseId, PeerId, Policy, ToRequester, ToWorker, Unit, UnitId, Work, tensor};
 
 use crate::roster::Roster;
-use crate::sim::setup::Trust;
 use crate::sim::toy::{SHAPE, compute};
 use crate::sim::trace::digest;
 
@@ -30,8 +29,8 @@ impl Broken {
 /// What a requester's auditor knows of the room; the machine does not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Truth {
-    /// How the room trusts.
-    pub trust: Trust,
+    /// How far the room believes its workers.
+    pub policy: Policy,
     /// Peers that are not honest.
     pub dishonest: BTreeSet<PeerId>,
     /// Whether nothing wrong may be accepted: the deceivers are of one trust domain, and the room is not one of friends.
@@ -146,7 +145,7 @@ impl Audit {
                 self.live.retain(|_, grant| grant.job != *job || grant.worker != *to);
                 Ok(())
             }
-            ToWorker::Store { .. } => Ok(()),
+            ToWorker::Store { .. } | ToWorker::Probe { .. } => Ok(()),
         }
     }
 
@@ -204,11 +203,10 @@ impl Audit {
         }
     }
 
-    /// The machine condemns a worker; returns whether that worker is honest.
-    pub fn condemns(&mut self, peer: &PeerId) -> bool {
+    /// The machine condemns a worker.
+    pub fn condemns(&mut self, peer: &PeerId) {
         self.condemned.insert(peer.clone());
         self.live.retain(|_, grant| grant.worker != *peer);
-        !self.truth.dishonest.contains(peer)
     }
 
     /// Memory stays within its caps.

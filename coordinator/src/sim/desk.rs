@@ -13,6 +13,7 @@ use crate::sim::audit::{Audit, Broken, Truth};
 use crate::sim::clock::Clock;
 use crate::sim::setup::{Asker, Order};
 use crate::sim::toy::{Painting, SHAPE, model};
+use crate::trust::Standing;
 
 /// A requester, its jobs and what is checked of them.
 pub struct Desk {
@@ -45,6 +46,8 @@ pub enum News {
     Accepted(UnitId, PeerId),
     /// A stage is whole.
     Stage(JobId, u32),
+    /// A job goes back to this stage.
+    RolledBack(JobId, u32),
     /// A job has ended.
     Ended(JobId, End),
     /// A worker is not asked for a while.
@@ -68,8 +71,10 @@ struct Job {
     spec: JobSpec,
     plan: Plan,
     painting: Painting,
-    /// The picture as it was kept last, at a boundary between stages.
+    /// The picture as it was kept last over crashes, at a boundary between stages.
     checkpoint: Painting,
+    /// The beginnings of all stages, to come back to from a wrong answer.
+    earlier: Vec<Painting>,
     end: Option<End>,
 }
 
@@ -96,12 +101,12 @@ impl Desk {
     pub fn start(&mut self, now: Instant) -> Result<(), Broken> {
         let local = self.clock.at(now);
         self.starts += 1;
-        let _ = (self.seed, self.truth.trust);
-        let mut machine = Requester::new();
+        let mut machine = Requester::new(self.truth.policy, self.seed ^ self.starts);
         self.wrong_accepted += self.audit.wrong_accepted();
         self.audit = Audit::new(self.truth.clone());
         for (id, job) in self.jobs.iter_mut().filter(|(_, job)| job.end.is_none()) {
             job.painting = job.checkpoint.clone();
+            job.earlier.retain(|earlier| earlier.stage() < job.painting.stage());
             machine.begin_job(*id, job.spec.model, local);
             begin_stage(&mut machine, &mut self.audit, *id, &job.painting, local);
         }
@@ -130,17 +135,17 @@ impl Desk {
         machine.begin_job(id, model(), local);
         begin_stage(machine, &mut self.audit, id, &painting, local);
         let (spec, checkpoint) = (order.spec.clone(), painting.clone());
-        self.jobs.insert(id, Job { spec, plan, painting, checkpoint, end: None });
+        self.jobs.insert(id, Job { spec, plan, painting, checkpoint, earlier: Vec::new(), end: None });
         self.drain(now)?;
         Ok(true)
     }
 
     /// A worker is connected.
-    pub fn join(&mut self, peer: &PeerId, now: Instant) -> Result<(), Broken> {
+    pub fn join(&mut self, peer: &PeerId, standing: Standing, now: Instant) -> Result<(), Broken> {
         let local = self.clock.at(now);
         let Some(machine) = &mut self.machine else { return Ok(()) };
         self.audit.joined(peer);
-        machine.handle_joined(peer.clone(), local);
+        machine.handle_joined(peer.clone(), standing, local);
         self.drain(now)
     }
 
@@ -225,11 +230,16 @@ impl Desk {
                 }
                 RequesterOutput::Delivered { job, unit, by, body, .. } => self.accept(job, unit, by, &body, local)?,
                 RequesterOutput::StageDone { job } => self.advance(job, local)?,
-                RequesterOutput::JobFailed { job, reasons } => {
+                RequesterOutput::JobFailed { job, reasons, .. } => {
                     self.audit.fails(&reasons)?;
                     self.end(job, End::Failed)?;
                 }
                 RequesterOutput::WorkerPaused { peer, reason } => self.news.push(News::Paused(peer, reason)),
+                RequesterOutput::WorkerCondemned { peer, evidence } => {
+                    self.audit.condemns(&peer);
+                    self.news.push(News::Condemned(peer, evidence));
+                }
+                RequesterOutput::Tainted { job, stage } => self.roll_back(job, stage, local)?,
                 RequesterOutput::WorkerDropped { peer, reason } => self.news.push(News::Dropped(peer, reason)),
             }
         }
@@ -264,6 +274,7 @@ impl Desk {
         }
         let machine = self.machine.as_mut().expect("only a running machine has outputs");
         self.news.push(News::Stage(id, job.painting.stage()));
+        job.earlier.push(job.painting.beginning());
         job.painting.advance();
         if job.painting.picture().is_some() {
             machine.cancel(id, local);
@@ -272,6 +283,24 @@ impl Desk {
         if job.painting.stage().is_multiple_of(self.checkpoint_every) {
             job.checkpoint = job.painting.clone();
         }
+        begin_stage(machine, &mut self.audit, id, &job.painting, local);
+        Ok(())
+    }
+
+    /// A wrong answer had counted in a stage: the job goes back to before it.
+    fn roll_back(&mut self, id: JobId, stage: u32, local: Instant) -> Result<(), Broken> {
+        let job = self.jobs.get_mut(&id).ok_or(Broken::new("I2", "no job is tainted"))?;
+        if job.end.is_some() || job.painting.stage() < stage {
+            return Err(Broken::new("I2", format!("a job is tainted in stage {stage}, to which it has not come")));
+        }
+        job.earlier.push(job.painting.beginning());
+        job.earlier.retain(|earlier| earlier.stage() <= stage);
+        job.painting = job.earlier.pop().expect("the first stage's beginning is always kept");
+        if job.checkpoint.stage() > job.painting.stage() {
+            job.checkpoint = job.painting.clone();
+        }
+        self.news.push(News::RolledBack(id, stage));
+        let machine = self.machine.as_mut().expect("only a running machine has outputs");
         begin_stage(machine, &mut self.audit, id, &job.painting, local);
         Ok(())
     }

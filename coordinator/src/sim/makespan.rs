@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use protocol::{Instant, JobSpec, Layout, PlanChoice, PlanKind, Size, Tiling, Wire};
+use protocol::{Instant, JobSpec, Layout, PlanChoice, PlanKind, Policy, Size, Tiling, Wire};
 
 use crate::sim::clock::Clock;
 use crate::sim::rng::Rng;
-use crate::sim::setup::{Asker, Lender, Noise, Order, Setup, Trust};
+use crate::sim::setup::{Asker, Lender, Noise, Order, Setup};
 use crate::sim::temper::Temper;
 use crate::sim::toy::{Painting, SHAPE, model};
 use crate::sim::world::run;
@@ -161,7 +161,7 @@ fn draw(seed: u64) -> Setup {
     let jobs = vec![Order { number: 0, asker: 0, at: Instant::ZERO + SETTLED, spec, choice }];
     Setup {
         seed,
-        trust: Trust::Friends,
+        policy: Policy::Friends,
         askers: vec![asker],
         lenders,
         jobs,

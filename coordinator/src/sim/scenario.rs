@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use protocol::{Instant, JobSpec, Layout, PlanChoice, Size, Tiling, Wire};
+use protocol::{Instant, JobSpec, Layout, PlanChoice, Policy, Size, Tiling, Wire};
 use serde::Deserialize;
 
 use crate::sim::clock::Clock;
 use crate::sim::rng::Rng;
-use crate::sim::setup::{Asker, Fault, Lender, Noise, Order, Setup, Trust, What};
+use crate::sim::setup::{Asker, Fault, Lender, Noise, Order, Setup, What};
 use crate::sim::temper::Temper;
 use crate::sim::toy::{SHAPE, model};
 
@@ -21,7 +21,10 @@ const FILES: &[&str] = &[
     include_str!("../../scenarios/liars.toml"),
     include_str!("../../scenarios/crash.toml"),
     include_str!("../../scenarios/everything.toml"),
+    include_str!("../../scenarios/classes.toml"),
+    include_str!("../../scenarios/audits.toml"),
     include_str!("../../scenarios/crowd.toml"),
+    include_str!("../../scenarios/colluders.toml"),
 ];
 
 /// A kind of world. Ranges are `[least, most]`.
@@ -34,8 +37,8 @@ pub struct Scenario {
     pub about: String,
     /// How often it is drawn in the mix; zero for those that are only run by name.
     pub weight: u64,
-    /// How its rooms trust, drawn.
-    trust: Vec<Trust>,
+    /// How far its rooms believe their workers, drawn.
+    policy: Vec<Named>,
     /// Workers beside the three honest ones that stay; doublings are equally likely.
     workers: [u64; 2],
     requesters: [u64; 2],
@@ -85,6 +88,19 @@ pub struct Scenario {
     skewed: bool,
 }
 
+/// A policy by its name.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(try_from = "String")]
+struct Named(Policy);
+
+impl TryFrom<String> for Named {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, Self::Error> {
+        Policy::parse(&name).map(Self).ok_or_else(|| format!("there is no policy {name:?}"))
+    }
+}
+
 /// What is wrong with a scenario file.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("the scenario cannot be read: {0}")]
@@ -117,7 +133,7 @@ impl Scenario {
     pub fn draw(&self, seed: u64) -> Setup {
         let mut rng = Rng::new(seed, &self.name);
         let calm = Instant::ZERO + Duration::from_secs(self.faults_s);
-        let trust = *rng.pick(&self.trust);
+        let Named(policy) = *rng.pick(&self.policy);
         let askers: Vec<Asker> = (0..rng.within(self.requesters)).map(|_| self.asker(&mut rng)).collect();
         let lenders = self.lenders(&mut rng, askers.len(), calm);
         let jobs =
@@ -130,7 +146,7 @@ impl Scenario {
             doubling: rng.within(self.doubling_permille),
             delay: rng.within(self.delay_permille),
         };
-        Setup { seed, trust, askers, lenders, jobs, faults, noise, calm, ends_within: ENDS_WITHIN }
+        Setup { seed, policy, askers, lenders, jobs, faults, noise, calm, ends_within: ENDS_WITHIN }
     }
 
     fn clock(&self, rng: &mut Rng) -> Clock {

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::limits::WORKER_QUEUE_MAX;
-use protocol::{Capabilities, Instant, PeerId, RefuseReason, ToRequester, ToWorker, Unit};
+use protocol::{Capabilities, Instant, PeerId, Pilot, RefuseReason, ToRequester, ToWorker, Unit};
 
 use crate::sim::audit::Broken;
 use crate::sim::rng::Rng;
 use crate::sim::setup::Lender;
-use crate::sim::temper::Actor;
+use crate::sim::temper::{Actor, Temper};
 use crate::sim::toy::{SHAPE, model};
 use crate::worker::{LeaseKey, Worker, WorkerOutput};
 
@@ -66,8 +66,7 @@ impl Seat {
 
     /// Starts the process.
     pub fn start(&mut self) {
-        let class = format!("class{}", self.lender.class);
-        self.machine = Some(Worker::new(capabilities(&class, &self.lender), BTreeMap::from([(model(), SHAPE)])));
+        self.machine = Some(Worker::new(capabilities(&self.lender), BTreeMap::from([(model(), SHAPE)])));
     }
 
     /// Ends the process without a word.
@@ -89,6 +88,9 @@ impl Seat {
         let local = self.lender.clock.at(now);
         if let Some(machine) = &mut self.machine {
             machine.handle_joined(peer.clone(), local);
+            if *peer == self.name {
+                machine.prefer(peer);
+            }
         }
         self.drain(now);
     }
@@ -215,7 +217,10 @@ impl Seat {
     }
 }
 
-fn capabilities(class: &str, lender: &Lender) -> Capabilities {
-    let name = format!("worker {}", lender.number);
-    Capabilities { name, models: Vec::new(), numeric_class: class.into(), threads: 1, device: String::new() }
+/// What it says of itself: an honest worker has measured what it claims.
+fn capabilities(lender: &Lender) -> Capabilities {
+    let boast = if lender.temper == Temper::Boasts { 1000 } else { 1 };
+    let pilot = Pilot { model: model(), nanoseconds_per_cost: 1_000_000_000 / lender.speed / boast };
+    let class = format!("class{}", lender.class);
+    Capabilities { pilots: vec![pilot], ..Capabilities::new(format!("worker {}", lender.number), class) }
 }

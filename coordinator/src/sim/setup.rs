@@ -3,31 +3,18 @@
 
 use std::time::Duration;
 
-use protocol::{Instant, JobSpec, PlanChoice};
-use serde::Deserialize;
+use protocol::{Instant, JobSpec, PlanChoice, Policy};
 
 use crate::sim::clock::Clock;
 use crate::sim::temper::Temper;
-
-/// How much a room trusts its members.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Trust {
-    /// Members are believed, and audited now and then.
-    Friends,
-    /// A unit counts when two unrelated members agree.
-    Open,
-    /// A unit counts when three unrelated members agree.
-    Paranoid,
-}
 
 /// A world.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Setup {
     /// What the streams of randomness of its run derive from.
     pub seed: u64,
-    /// How its requesters trust.
-    pub trust: Trust,
+    /// How far its requesters believe their workers.
+    pub policy: Policy,
     /// Who asks.
     pub askers: Vec<Asker>,
     /// Who lends.
@@ -184,9 +171,9 @@ impl Setup {
     /// One line that says how large it is.
     pub fn summary(&self) -> String {
         let dishonest = self.lenders.iter().filter(|lender| lender.temper != Temper::Honest).count();
-        let Self { trust, askers, lenders, jobs, faults, noise, .. } = self;
+        let Self { policy, askers, lenders, jobs, faults, noise, .. } = self;
         format!(
-            "{trust:?} room, {} requesters, {} workers ({dishonest} dishonest), {} jobs, {} faults, {noise:?}",
+            "{policy:?} room, {} requesters, {} workers ({dishonest} dishonest), {} jobs, {} faults, {noise:?}",
             askers.len(),
             lenders.len(),
             jobs.len(),

@@ -124,6 +124,11 @@ impl Painting {
         self.stage
     }
 
+    /// The picture as it was when the present stage began.
+    pub fn beginning(&self) -> Self {
+        Self { outputs: BTreeMap::new(), ..self.clone() }
+    }
+
     /// What the denoising units name.
     pub fn conditioning(&self) -> Option<(Hash, Arc<[u8]>)> {
         self.conditioning.clone()

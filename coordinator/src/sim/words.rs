@@ -20,11 +20,16 @@ impl fmt::Display for Words<'_> {
                     write!(line, "Assign {lease}: {} {stage}.{index} of {} {body}", kind(&unit.work), unit.job)
                 }
                 ToWorker::Cancel { lease } => write!(line, "Cancel {lease}"),
+                ToWorker::Probe { lease } => write!(line, "Probe {lease}"),
                 ToWorker::Release { job } => write!(line, "Release {job}"),
             },
             Message::ToRequester(message) => match message {
                 ToRequester::Offer(capabilities) => {
-                    write!(line, "Offer {:?} {}", capabilities.name, capabilities.numeric_class)
+                    write!(
+                        line,
+                        "Offer {:?} {} {:?}",
+                        capabilities.name, capabilities.numeric_class, capabilities.pilots
+                    )
                 }
                 ToRequester::Heartbeat { lease } => write!(line, "Heartbeat {lease}"),
                 ToRequester::Deliver { lease, compute_ms } => write!(line, "Deliver {lease} {compute_ms}ms {body}"),

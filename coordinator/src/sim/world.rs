@@ -4,18 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::{Instant, JobId, Message, PeerId, PlanKind, ToRequester, ToWorker};
+use protocol::{Instant, JobId, Message, PeerId, PlanKind, Policy, ToRequester, ToWorker};
 
 use crate::sim::audit::{Broken, Truth};
 use crate::sim::desk::{Desk, End, News};
 use crate::sim::links::{Link, Pair, Way};
 use crate::sim::rng::Rng;
 use crate::sim::seat::Seat;
-use crate::sim::setup::{Setup, Trust, What};
+use crate::sim::setup::{Setup, What};
 use crate::sim::temper::Temper;
 use crate::sim::toy::paint_alone;
 use crate::sim::trace::Trace;
 use crate::sim::words::Words;
+use crate::trust::{Standing, TrustDomain};
 
 /// A world that is still busy after so many events goes round in circles.
 const EVENTS_MAX: u64 = 3_000_000;
@@ -66,7 +67,9 @@ pub struct Tally {
     pub begun: u64,
     /// Wrong bodies that were accepted where that may happen.
     pub wrong_accepted: u64,
-    /// Honest workers, and those that somebody condemned.
+    /// Times that a job went back to before a wrong answer.
+    pub rolled_back: u64,
+    /// Honest workers.
     pub honest: u64,
     /// Honest workers that somebody condemned.
     pub honest_condemned: u64,
@@ -131,9 +134,9 @@ impl World {
         };
         let is_dishonest = |lender: &&crate::sim::setup::Lender| lender.temper != Temper::Honest;
         let truth = Arc::new(Truth {
-            trust: setup.trust,
+            policy: setup.policy,
             dishonest: setup.lenders.iter().filter(is_dishonest).map(seat_name).collect(),
-            tells_lies_apart: TELLS_LIES_APART && setup.trust != Trust::Friends && setup.liars_share_a_domain(),
+            tells_lies_apart: setup.policy != Policy::Friends && setup.liars_share_a_domain(),
             classes: setup.lenders.iter().map(|lender| lender.class + 1).max().unwrap_or(1),
         });
         let seed = setup.seed;
@@ -343,7 +346,8 @@ impl World {
             self.carry_seat(pair.seat);
         } else {
             self.trace.note(self.now, format_args!("{desk} sees {seat} join"));
-            self.desks[pair.desk].join(&seat, self.now)?;
+            let standing = self.standing(pair);
+            self.desks[pair.desk].join(&seat, standing, self.now)?;
             self.carry_desk(pair.desk);
         }
         Ok(())
@@ -469,7 +473,10 @@ impl World {
             let is_risky = match message {
                 // Said once, on a stream: losing one of these is losing the connection.
                 ToWorker::Store { .. } => false,
-                ToWorker::Assign { .. } | ToWorker::Cancel { .. } | ToWorker::Release { .. } => true,
+                ToWorker::Assign { .. }
+                | ToWorker::Cancel { .. }
+                | ToWorker::Probe { .. }
+                | ToWorker::Release { .. } => true,
             };
             let may_double = is_risky && !matches!(message, ToWorker::Assign { .. });
             self.send(Pair { desk, seat }, Message::ToWorker(message), body, is_risky, may_double);
@@ -503,7 +510,9 @@ impl World {
     fn send(&mut self, pair: Pair, message: Message, body: Arc<[u8]>, is_risky: bool, may_double: bool) {
         let way = if matches!(message, Message::ToWorker(_)) { Way::Out } else { Way::Back };
         let Some(epoch) = self.link(pair).sends_on(way) else { return };
-        let is_noisy = is_risky && self.now < self.setup.calm;
+        // A device loses nothing on the way to itself.
+        let is_own = self.seats[pair.seat].lender.host == Some(pair.desk);
+        let is_noisy = is_risky && !is_own && self.now < self.setup.calm;
         let noise = self.setup.noise;
         if is_noisy && self.noise.chance(noise.loss) {
             return self.trace.note(self.now, format_args!("lost {pair:?}: {}", Words(&message, &body)));
@@ -624,6 +633,7 @@ impl World {
         match news {
             News::Accepted(..) => self.tally.accepted += 1,
             News::Stage(..) | News::Dropped(..) => {}
+            News::RolledBack(..) => self.tally.rolled_back += 1,
             News::Ended(id, end) => {
                 let own = |order: &&crate::sim::setup::Order| order.asker == desk && job_id(order.number) == id;
                 if let Some(order) = self.setup.jobs.iter().find(own) {
@@ -644,6 +654,15 @@ impl World {
         }
     }
 
+    /// What a requester knows of a worker beside what that says.
+    fn standing(&self, pair: Pair) -> Standing {
+        let lender = &self.seats[pair.seat].lender;
+        if lender.host == Some(pair.desk) {
+            return Standing::own();
+        }
+        Standing { domain: TrustDomain(format!("domain{}", lender.domain)), is_own: false }
+    }
+
     /// The place of a lender whose process runs.
     fn seat_of(&self, lender: usize) -> Option<usize> {
         self.seats.iter().position(|seat| seat.lender.number == lender && seat.runs())
@@ -659,9 +678,6 @@ impl World {
     }
 }
 
-/// Whether the machines promise that no lie is accepted in rooms of strangers.
-const TELLS_LIES_APART: bool = false;
-
 /// The id of a job of this number.
 fn job_id(number: usize) -> JobId {
     JobId([number as u8 + 1; 16])
@@ -676,6 +692,7 @@ impl std::ops::AddAssign for Tally {
         self.accepted += other.accepted;
         self.begun += other.begun;
         self.wrong_accepted += other.wrong_accepted;
+        self.rolled_back += other.rolled_back;
         self.honest += other.honest;
         self.honest_condemned += other.honest_condemned;
         self.deceivers += other.deceivers;

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use coordinator::sim::{Makespan, Outcome, Scenario, Setup, Tally, makespan, run, shrink};
 
-/// Failing seeds that are made smaller and printed; the rest are only named.
+/// Failing seeds that are made smaller and printed; others are only named, or only counted.
 const SHOWN_MAX: usize = 3;
+const NAMED_MAX: usize = 20;
 
 /// Whole rooms of the scheduler's machines in virtual time.
 #[derive(Parser)]
@@ -223,8 +224,11 @@ impl Report {
             );
         }
         println!("{} violations in {:.1} s", self.broken.len(), self.took.as_secs_f64());
-        for (seed, broken) in &self.broken {
+        for (seed, broken) in self.broken.iter().take(NAMED_MAX) {
             println!("seed {seed}: {broken}");
+        }
+        if self.broken.len() > NAMED_MAX {
+            println!("and {} more", self.broken.len() - NAMED_MAX);
         }
     }
 

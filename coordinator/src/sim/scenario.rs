@@ -170,6 +170,9 @@ impl Scenario {
         let others = rng.log_within(self.workers) as usize;
         let dishonest = rng.within(self.dishonest_percent) * 10;
         let classes = rng.within(self.classes) as u8;
+        // Some requesters lend to themselves: one of those who stay, or one of the others.
+        let own = |desk: usize| *rng.pick(&[None, (desk < STAYING).then_some(desk), Some(STAYING + desk)]);
+        let owns: Vec<Option<usize>> = (0..askers).map(own).collect();
         let lender = |number: usize| {
             let stays = number < STAYING;
             let is_dishonest = !stays && rng.chance(dishonest);
@@ -177,7 +180,8 @@ impl Scenario {
             let temper = if is_dishonest { *rng.pick(tempers) } else { Temper::Honest };
             // A tile of one branch costs sixteen.
             let speed = 16_000 / rng.log_within(self.unit_ms).max(1);
-            let hosted = !is_dishonest && number < askers && rng.chance(400);
+            // One's own device may be broken, but does not deceive.
+            let host = owns.iter().position(|own| *own == Some(number) && !temper.deceives());
             Lender {
                 number,
                 speed: speed.max(1),
@@ -190,9 +194,9 @@ impl Scenario {
                 } else {
                     number as u32
                 },
-                class: if classes > 1 { rng.below(classes as usize) as u8 } else { 0 },
+                class: if classes > 1 && !stays { rng.below(classes as usize) as u8 } else { 0 },
                 temper,
-                host: hosted.then_some(number),
+                host,
                 joins: Instant::ZERO
                     + if rng.chance(700) { Duration::ZERO } else { rng.time_up_to((calm - Instant::ZERO) / 2) },
             }

@@ -409,7 +409,11 @@ impl Requester {
             }
             RefuseReason::UnknownModel => {
                 lender.note_lacking(model);
+                let is_own = lender.standing().is_own;
                 self.requeue(id);
+                if is_own {
+                    self.release_checks(now);
+                }
             }
             RefuseReason::OutOfMemory => {
                 let stage = self.stage_of(job);
@@ -461,14 +465,20 @@ impl Requester {
         let domain = standing.unwrap_or_else(|| Standing::alone(&peer)).domain;
         let entry = self.stage_of(job).entry_mut(unit).expect("a failed unit belongs to the present stage");
         entry.failures.push(Failure { peer: peer.clone(), domain, reason: reason.clone(), is_out_of_memory });
-        let is_spent = entry.is_spent();
         if let Some(lender) = self.roster.lender_mut(&peer)
             && !is_out_of_memory
         {
             lender.count_failure(now);
-            self.outputs.push_back(RequesterOutput::WorkerPaused { peer, reason });
+            self.outputs.push_back(RequesterOutput::WorkerPaused { peer: peer.clone(), reason });
         }
-        if is_spent {
+        if self.roster.lender(&peer).is_some_and(|lender| lender.standing().is_own) {
+            self.release_checks(now); // The unit may count without it.
+        }
+        let stage = self.jobs.get(&job).and_then(|job| job.stage.as_ref());
+        let Some(entry) = stage.and_then(|stage| stage.entry(unit)).filter(|entry| entry.done.is_none()) else {
+            return;
+        };
+        if entry.is_spent() {
             self.fail_job(job, unit);
         } else {
             self.fail_if_hopeless(job);

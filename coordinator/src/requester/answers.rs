@@ -73,7 +73,9 @@ impl Check {
         }
     }
 
-    fn verdict(self, answers: &[Answer]) -> Option<Verdict> {
+    /// `compares_classes` says whether answers of different numeric classes can be compared: over many steps, honest ones
+    /// drift apart further than any tolerance for one pass.
+    fn verdict(self, answers: &[Answer], compares_classes: bool) -> Option<Verdict> {
         let pivot = match answers.iter().position(|answer| answer.is_own) {
             Some(own) => own,
             None => match self {
@@ -85,7 +87,10 @@ impl Check {
         };
         let right = agreeing(answers, pivot);
         let is_proven = domains(answers, &right).len() > 1 || answers[pivot].is_own;
-        let is_far = |index: &usize| compare(&answers[pivot].body, &answers[*index].body) == Agreement::Far;
+        let is_far = |index: &usize| {
+            (compares_classes || answers[pivot].class == answers[*index].class)
+                && compare(&answers[pivot].body, &answers[*index].body) == Agreement::Far
+        };
         let wrong = (0..answers.len()).filter(is_far).collect();
         Some(Verdict { right, wrong, is_proven })
     }
@@ -156,7 +161,8 @@ impl Requester {
         let stage = self.stage_of(job);
         let number = stage.number;
         let entry = stage.entry_mut(unit).expect("a unit that is settled belongs to the present stage");
-        let Some(Verdict { right, wrong, is_proven }) = entry.check.verdict(&entry.answers) else {
+        let compares_classes = !matches!(entry.unit.work, Work::Paint { .. });
+        let Some(Verdict { right, wrong, is_proven }) = entry.check.verdict(&entry.answers, compares_classes) else {
             stage.requeue(unit);
             return;
         };
@@ -243,20 +249,57 @@ impl Requester {
         self.assign(now);
     }
 
-    /// Without an own device of the model, what waited for one counts as it is.
+    /// What waits for an own device that will not judge it, because it is gone, in trouble or failed that very unit, is checked
+    /// like any other.
     pub(super) fn release_checks(&mut self, now: Instant) {
-        let without: Vec<JobId> =
-            self.jobs.iter().filter(|(_, job)| !self.has_own(job.model)).map(|(id, _)| *id).collect();
-        for job in without {
+        for job in self.jobs.keys().copied().collect::<Vec<_>>() {
             let Some(stage) = self.jobs.get_mut(&job).and_then(|job| job.stage.as_mut()) else { continue };
             let waiting = stage.entries_mut().filter(|entry| entry.check == Check::Own && entry.done.is_none());
             for unit in waiting.map(|entry| entry.unit.id).collect::<Vec<_>>() {
-                // An earlier one may have tainted the job.
-                if self.jobs[&job].stage.as_ref().is_some_and(|stage| stage.entry(unit).is_some()) {
-                    self.set_check(job, unit, self.check_of_stage());
-                    self.settle(job, unit, now);
-                }
+                self.release_check(job, unit, now);
             }
+        }
+    }
+
+    /// See [`Requester::release_checks`].
+    fn release_check(&mut self, job: JobId, unit: UnitId, now: Instant) {
+        // An earlier one may have tainted the job.
+        if self.is_judged(job, unit) == Some(false) {
+            self.set_check(job, unit, self.check_of_stage());
+            self.settle(job, unit, now);
+        }
+    }
+
+    /// Whether an own device computes the unit or will; `None` if it is not a unit of a present stage.
+    fn is_judged(&self, job: JobId, unit: UnitId) -> Option<bool> {
+        let job = self.jobs.get(&job)?;
+        let stage = job.stage.as_ref()?;
+        let entry = stage.entry(unit)?;
+        let cost = entry.unit.work.cost(&stage.shape);
+        let mut own = self.roster.lenders_of(job.model).filter(|(_, lender)| lender.standing().is_own);
+        Some(own.any(|(peer, lender)| {
+            let may_begin = !lender.is_suspect() && !entry.failed_on(peer) && !lender.is_too_large(job.model, cost);
+            may_begin || entry.leases.iter().any(|holder| holder.worker == *peer)
+        }))
+    }
+
+    /// When the next own device has stalled on a unit that is only waiting for its word, and which unit.
+    pub(super) fn next_stalled_check(&self) -> Option<(f64, JobId, UnitId)> {
+        let stalled = self.roster.lenders().filter(|(_, lender)| lender.standing().is_own).filter_map(|(_, lender)| {
+            let lease = &self.leases[lender.leases.first()?];
+            let entry = self.jobs[&lease.job].stage.as_ref()?.entry(lease.unit)?;
+            let is_awaited = entry.check == Check::Own && !entry.answers.is_empty();
+            is_awaited.then(|| (self.stall_due(lease, lender), lease.job, lease.unit))
+        });
+        stalled.min_by(|one, other| one.0.total_cmp(&other.0))
+    }
+
+    /// An own device that stalls does not hold up its room: what others answered is checked without it.
+    pub(super) fn pass_over_stalled_checks(&mut self, now: Instant) {
+        while let Some((_, job, unit)) = self.next_stalled_check().filter(|(due, ..)| *due <= seconds(now)) {
+            self.set_check(job, unit, self.check_of_stage());
+            self.settle(job, unit, now);
+            self.release_checks(now); // It is in trouble; nothing else waits for it either.
         }
     }
 

@@ -205,7 +205,14 @@ impl Requester {
         }
         let stalled = entry.stalled_on.as_ref() == Some(worker);
         let mut others = self.roster.lenders_of(job.model).filter(|(peer, _)| *peer != worker);
-        !stalled || !others.any(|(peer, lender)| !lender.is_suspect() && !entry.failed_on(peer))
+        let may = |(peer, lender): (&PeerId, &Lender)| {
+            !lender.is_suspect()
+                && !entry.failed_on(peer)
+                && !entry.is_held_by(peer)
+                && !lender.is_too_large(job.model, entry.unit.work.cost(&stage.shape))
+                && self.may_confirm(lender, entry)
+        };
+        !stalled || !others.any(may)
     }
 
     /// Whether this lender's answer would add to those that are there or under way.

@@ -18,6 +18,9 @@ const PROBE_DOUBLINGS_MAX: u32 = 6;
 /// What was due and could not be done is looked at again after this.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
+/// Times in seconds are rounded when they become instants; what is due is due for certain after this.
+const ROUNDING: Duration = Duration::from_millis(1);
+
 impl Requester {
     /// Time has passed: silent workers are asked, leases of those that stay silent or stall end, late units get a second
     /// worker, and pauses end.
@@ -36,6 +39,7 @@ impl Requester {
             };
             self.relieve(&worker, id, &reason, now);
         }
+        self.pass_over_stalled_checks(now);
         for id in self.leases_where(|lease| lease.heard + PROBE_AFTER <= now) {
             let worker = self.leases[&id].worker.clone();
             self.probe(&worker, id, now);
@@ -60,7 +64,8 @@ impl Requester {
         };
         let silences = self.leases.values().map(silence);
         let again = self.roster.lenders().filter_map(|(_, lender)| lender.probed.map(due_again));
-        silences.chain(again).chain(self.roster.next_pause_end()).chain(self.next_hedge()).min()
+        let stalled = self.next_stalled_check().map(|(due, ..)| Instant::ZERO + duration(due) + ROUNDING);
+        silences.chain(again).chain(self.roster.next_pause_end()).chain(self.next_hedge()).chain(stalled).min()
     }
 
     /// When the next running unit becomes late, while somebody is idle who might double it.
@@ -71,7 +76,7 @@ impl Requester {
         }
         let running = self.roster.lenders().filter_map(|(_, lender)| Some((lender, lender.leases.first()?)));
         let due = running.map(|(lender, id)| self.late_due(&self.leases[id], lender)).min_by(f64::total_cmp)?;
-        let due = Instant::ZERO + duration(due) + Duration::from_millis(1);
+        let due = Instant::ZERO + duration(due) + ROUNDING;
         Some(if due <= self.assigned_at { self.assigned_at + LOOK_AGAIN } else { due })
     }
 
@@ -86,7 +91,7 @@ impl Requester {
     fn relieve(&mut self, worker: &PeerId, stalled: LeaseId, reason: &str, now: Instant) {
         let lender = self.roster.lender_mut(worker).expect("the worker of a live lease is in the roster");
         lender.count_failure(now);
-        let leases = lender.leases.clone();
+        let (leases, is_own) = (lender.leases.clone(), lender.standing().is_own);
         self.probe(worker, stalled, now);
         for id in leases.into_iter().rev() {
             let Lease { job, unit, .. } = self.call_off(id);
@@ -97,6 +102,9 @@ impl Requester {
         }
         let reason = reason.to_owned();
         self.outputs.push_back(super::RequesterOutput::WorkerPaused { peer: worker.clone(), reason });
+        if is_own {
+            self.release_checks(now);
+        }
     }
 }
 

@@ -2,12 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use coordinator::{Policy, RequesterOutput, Standing, TrustDomain};
-use protocol::{Instant, PeerId, RefuseReason, tensor};
+use coordinator::{Policy, Requester, RequesterOutput, Standing, TrustDomain};
+use protocol::{
+    Capabilities, Instant, JobSpec, Layout, PeerId, PlanChoice, RefuseReason, Size, ToRequester, ToWorker, Unit,
+    UnitId, Work, tensor,
+};
 
 use crate::desk::Desk;
 use crate::refusals::conditioned;
-use crate::toy::{Picture, Rng, at, job, peer, reference};
+use crate::toy::{Picture, Rng, SHAPE, at, job, model, peer, reference};
 use crate::world::{Temper, World};
 
 const PICTURE: Picture = Picture { tiles: 4, steps: 3, split: true };
@@ -103,6 +106,17 @@ fn an_own_device_needs_no_second_opinion_and_judges_others() {
         let world = room(policy, &[("eve", Temper::Lies(1), "e"), ("own", Temper::Honest, "own")]);
         assert_eq!(picture(&world), Some(&reference(PICTURE)), "{policy:?}");
         assert_eq!(condemned(&world), BTreeSet::from(["eve"]), "{policy:?}");
+    }
+}
+
+#[test]
+fn an_own_device_in_trouble_holds_up_nobody() {
+    let broken = |text: &str| Temper::Refuses(RefuseReason::Failed(text.into()));
+    for temper in [Temper::Silent, Temper::Beating, Temper::NotANumber, broken("driver lost")] {
+        let workers = [("ada", Temper::Honest, "a"), ("bob", Temper::Honest, "b"), ("own", temper.clone(), "own")];
+        let world = room(Policy::Friends, &workers);
+        assert_eq!(picture(&world), Some(&reference(PICTURE)), "{temper:?}");
+        assert!(world.now <= at(60_000), "{temper:?} took until {:?}", world.now);
     }
 }
 
@@ -248,4 +262,43 @@ fn pretence_is_seen_in_the_form_of_an_answer() {
         desk.deliver_body(name, lease, lie, at(1));
     }
     assert_eq!((desk.delivered().len(), desk.pauses()), (1, 1), "all the same is nobody's answer");
+}
+
+/// Over many steps honest machines of different classes drift apart, further than any tolerance for one pass.
+#[test]
+fn whole_pictures_of_another_numeric_class_prove_nothing() {
+    let size = Size { width: 8, height: 8 };
+    let layout = Layout::new(PlanChoice::Whole, size, &SHAPE);
+    let (prompt, negative) = ("a lake".into(), String::new());
+    let spec = JobSpec { model: model(), prompt, negative, size, steps: 4, guidance: 1.0, seed: 1, layout };
+    let work = Work::Paint { spec: Box::new(spec) };
+    let values = work.output_values(&SHAPE);
+    let unit = Unit { job: job(1), id: UnitId { stage: 0, index: 0 }, model: model(), work };
+    let mut machine = Requester::new(Policy::Open, 0);
+    for (name, class) in [("ann", "cpu"), ("bob", "gpu"), ("cid", "cpu")] {
+        machine.handle_joined(peer(name), domain(name), at(0));
+        let capabilities = Capabilities { models: vec![model()], ..Capabilities::new(name, class) };
+        machine.handle(&peer(name), ToRequester::Offer(capabilities), Vec::new(), at(0));
+    }
+    machine.begin_job(job(1), model(), at(0));
+    machine.begin_stage(job(1), vec![(unit, [].into())], None, &SHAPE, at(0));
+    let mut delivered = None;
+    while let Some(output) = machine.poll_output() {
+        match output {
+            RequesterOutput::Send { to, message: ToWorker::Assign { lease, .. }, .. } => {
+                let value = if to == peer("bob") { 0.5 } else { 0.25 };
+                let deliver = ToRequester::Deliver { lease, compute_ms: 1 };
+                machine.handle(&to, deliver, tensor::to_bytes(&vec![value; values]), at(10));
+            }
+            RequesterOutput::Delivered { body, .. } => delivered = Some(body),
+            RequesterOutput::WorkerCondemned { peer, .. } => panic!("{peer} is condemned for its numeric class"),
+            RequesterOutput::Send { .. }
+            | RequesterOutput::StageDone { .. }
+            | RequesterOutput::Tainted { .. }
+            | RequesterOutput::JobFailed { .. }
+            | RequesterOutput::WorkerPaused { .. }
+            | RequesterOutput::WorkerDropped { .. } => {}
+        }
+    }
+    assert_eq!(delivered, Some(tensor::to_bytes(&vec![0.25; values])), "two of one class agree");
 }

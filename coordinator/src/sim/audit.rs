@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use protocol::limits::{LEASES_PER_WORKER, ROOM_PEERS_MAX};
+use protocol::limits::{ATTEMPTS_MAX, LEASES_PER_WORKER, ROOM_PEERS_MAX};
 use protocol::{Hash, JobId, LeaseId, PeerId, Policy, ToRequester, ToWorker, Unit, UnitId, Work, tensor};
 
 use crate::roster::Roster;
-use crate::sim::toy::{SHAPE, compute};
+use crate::sim::toy::{SHAPE, compute, model};
 use crate::sim::trace::digest;
 
 /// An invariant that does not hold.
@@ -33,7 +33,10 @@ pub struct Truth {
     pub policy: Policy,
     /// Peers that are not honest.
     pub dishonest: BTreeSet<PeerId>,
-    /// Whether nothing wrong may be accepted: the deceivers are of one trust domain, and the room is not one of friends.
+    /// The trust domain of each peer.
+    pub domains: BTreeMap<PeerId, u32>,
+    /// Whether nothing wrong may be accepted: nobody deceives, or the deceivers are of one trust domain and the room is not
+    /// one of friends.
     pub tells_lies_apart: bool,
     /// Numeric classes in the room.
     pub classes: u8,
@@ -47,8 +50,14 @@ pub struct Audit {
     granted: BTreeSet<LeaseId>,
     live: BTreeMap<LeaseId, Grant>,
     present: BTreeSet<PeerId>,
+    /// Peers that offered themselves and have not left since.
+    lending: BTreeSet<PeerId>,
     condemned: BTreeSet<PeerId>,
     stages: BTreeMap<JobId, Stage>,
+    /// Wrong answers that counted, by stage, and whose they were.
+    wrong: BTreeMap<JobId, BTreeMap<u32, BTreeSet<PeerId>>>,
+    /// The stage to which a job must go back, since whoever answered it was condemned.
+    owed: BTreeMap<JobId, u32>,
     wrong_accepted: u64,
 }
 
@@ -85,6 +94,9 @@ impl Audit {
             granted: BTreeSet::new(),
             live: BTreeMap::new(),
             present: BTreeSet::new(),
+            lending: BTreeSet::new(),
+            wrong: BTreeMap::new(),
+            owed: BTreeMap::new(),
             condemned: BTreeSet::new(),
             stages: BTreeMap::new(),
             wrong_accepted: 0,
@@ -100,12 +112,20 @@ impl Audit {
     /// A worker's connection is gone, and its leases with it.
     pub fn left(&mut self, peer: &PeerId) {
         self.present.remove(peer);
+        self.lending.remove(peer);
         self.live.retain(|_, grant| grant.worker != *peer);
     }
 
     /// A stage begins; what was left of the one before is over.
     pub fn begin_stage(&mut self, job: JobId, units: &[(Unit, Arc<[u8]>)], conditioning: Option<(Hash, Arc<[u8]>)>) {
         self.live.retain(|_, grant| grant.job != job);
+        let number = units.first().map_or(0, |(unit, _)| unit.id.stage);
+        if let Some(wrong) = self.wrong.get_mut(&job) {
+            wrong.retain(|stage, _| *stage < number);
+        }
+        if self.owed.get(&job).is_some_and(|owed| number <= *owed) {
+            self.owed.remove(&job);
+        }
         let units = units.iter().map(|(unit, input)| (unit.id, (unit.clone(), input.clone()))).collect();
         self.stages.insert(job, Stage { units, conditioning, ..Stage::default() });
     }
@@ -114,6 +134,8 @@ impl Audit {
     pub fn end_job(&mut self, job: JobId) {
         self.live.retain(|_, grant| grant.job != job);
         self.stages.remove(&job);
+        self.wrong.remove(&job);
+        self.owed.remove(&job);
     }
 
     /// The machine is about to hear this. A lease that is delivered or refused is over, whatever the machine makes of it.
@@ -128,8 +150,12 @@ impl Audit {
                 None => self.note_stale(from, body),
             },
             ToRequester::Refuse { lease, .. } => drop(end(lease)),
-            ToRequester::Leave => self.live.retain(|_, grant| grant.worker != *from),
-            ToRequester::Offer(_) | ToRequester::Heartbeat { .. } => {}
+            ToRequester::Leave => {
+                self.live.retain(|_, grant| grant.worker != *from);
+                self.lending.remove(from);
+            }
+            ToRequester::Offer(_) => drop(self.lending.insert(from.clone())),
+            ToRequester::Heartbeat { .. } => {}
         }
     }
 
@@ -151,6 +177,12 @@ impl Audit {
 
     /// The machine accepts a body for a unit.
     pub fn accepts(&mut self, job: JobId, unit: UnitId, by: &PeerId, body: &[u8]) -> Result<(), Broken> {
+        if let Some(owed) = self.owed.get(&job) {
+            return Err(Broken::new(
+                "T1",
+                format!("a job goes on, whose stage {owed} holds an answer of a condemned worker"),
+            ));
+        }
         let stage = self.stages.get_mut(&job).ok_or(Broken::new("I2", "a unit of an ended job is accepted"))?;
         let Some((work, input)) = stage.units.get(&unit) else {
             return Err(Broken::new("I4", format!("{unit:?} of another stage is accepted")));
@@ -180,22 +212,33 @@ impl Audit {
                 return Err(Broken::new("I7", format!("{unit:?} by {by} is accepted and wrong")));
             }
             self.wrong_accepted += 1;
+            let wrong = self.wrong.entry(job).or_default();
+            wrong.entry(unit.stage).or_default().insert(by.clone());
         }
         Ok(())
     }
 
     /// The driver gives a unit back that the machine had accepted.
     pub fn rejects(&mut self, job: JobId, unit: UnitId) {
+        if let Some(wrong) = self.wrong.get_mut(&job) {
+            wrong.remove(&unit.stage);
+        }
         if let Some(stage) = self.stages.get_mut(&job) {
             stage.accepted.remove(&unit);
         }
     }
 
     /// The machine gives a job up for these reasons.
-    pub fn fails(&self, reasons: &[(PeerId, String)]) -> Result<(), Broken> {
+    pub fn fails(&self, reasons: &[(PeerId, String)], roster: &Roster) -> Result<(), Broken> {
         let peers: BTreeSet<&PeerId> = reasons.iter().map(|(peer, _)| peer).collect();
         if reasons.is_empty() || peers.len() < reasons.len() {
             return Err(Broken::new("F1", format!("a job fails without distinct reasons: {reasons:?}")));
+        }
+        let domains: BTreeSet<u32> = peers.iter().filter_map(|peer| self.truth.domains.get(*peer)).copied().collect();
+        let distinct = if self.truth.policy == Policy::Friends { peers.len() } else { domains.len() };
+        let is_tried = |(peer, _): (&PeerId, _)| peers.contains(peer);
+        if distinct < ATTEMPTS_MAX && !roster.lenders_of(model()).all(is_tried) {
+            return Err(Broken::new("F2", format!("a job fails although others are there: {reasons:?}")));
         }
         match reasons.iter().find(|(peer, _)| !self.truth.dishonest.contains(peer)) {
             Some((peer, reason)) => Err(Broken::new("F1", format!("a job fails on honest {peer}: {reason}"))),
@@ -206,6 +249,13 @@ impl Audit {
     /// The machine condemns a worker.
     pub fn condemns(&mut self, peer: &PeerId) {
         self.condemned.insert(peer.clone());
+        self.lending.remove(peer);
+        for (job, wrong) in &self.wrong {
+            if let Some((stage, _)) = wrong.iter().find(|(_, peers)| peers.contains(peer)) {
+                let owed = self.owed.entry(*job).or_insert(*stage);
+                *owed = (*owed).min(*stage);
+            }
+        }
         self.live.retain(|_, grant| grant.worker != *peer);
     }
 
@@ -250,6 +300,9 @@ impl Audit {
         }
         if !self.present.contains(to) {
             return Err(Broken::new("C2", format!("{lease} is granted to {to}, which is not there")));
+        }
+        if !self.lending.contains(to) {
+            return Err(Broken::new("C2", format!("{lease} is granted to {to}, which does not lend")));
         }
         let stage = self.stages.get(&unit.job);
         if stage.is_none_or(|stage| !stage.units.contains_key(&unit.id)) {

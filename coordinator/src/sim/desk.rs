@@ -231,7 +231,8 @@ impl Desk {
                 RequesterOutput::Delivered { job, unit, by, body, .. } => self.accept(job, unit, by, &body, local)?,
                 RequesterOutput::StageDone { job } => self.advance(job, local)?,
                 RequesterOutput::JobFailed { job, reasons, .. } => {
-                    self.audit.fails(&reasons)?;
+                    let machine = self.machine.as_ref().expect("only a running machine has outputs");
+                    self.audit.fails(&reasons, machine.roster())?;
                     self.end(job, End::Failed)?;
                 }
                 RequesterOutput::WorkerPaused { peer, reason } => self.news.push(News::Paused(peer, reason)),

@@ -164,6 +164,11 @@ impl Seat {
         Ok(())
     }
 
+    /// Leases that wait or run.
+    pub fn leases_held(&self) -> usize {
+        self.machine.as_ref().map_or(0, Worker::leases_held)
+    }
+
     fn answer(&mut self, task: Task, now: Instant) {
         let Some(machine) = &mut self.machine else { return };
         let local = self.lender.clock.at(now);

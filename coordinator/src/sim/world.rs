@@ -1,6 +1,8 @@
 //! A room that runs: machines, links and faults on one queue of events in virtual time.
 
+use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +13,7 @@ use crate::sim::desk::{Desk, End, News};
 use crate::sim::links::{Link, Pair, Way};
 use crate::sim::rng::Rng;
 use crate::sim::seat::Seat;
-use crate::sim::setup::{Setup, What};
+use crate::sim::setup::{Noise, Setup, What};
 use crate::sim::temper::Temper;
 use crate::sim::toy::paint_alone;
 use crate::sim::trace::Trace;
@@ -121,8 +123,19 @@ enum Event {
 /// Runs a world to its end, or to the first invariant that does not hold.
 pub fn run(setup: &Setup, keeps_trace: bool) -> Outcome {
     let mut world = World::new(setup.clone(), keeps_trace);
-    let result = world.begin().and_then(|()| world.run()).and_then(|()| world.check_end());
-    world.outcome(result.err())
+    let play = || world.begin().and_then(|()| world.run()).and_then(|()| world.check_end());
+    // Nothing that anybody says may make a machine fail.
+    let broken = match catch_unwind(AssertUnwindSafe(play)) {
+        Ok(result) => result.err(),
+        Err(panic) => Some(Broken::new("panic", said(&*panic))),
+    };
+    world.outcome(broken)
+}
+
+/// What a panic says.
+fn said(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("without a word").to_owned()
 }
 
 impl World {
@@ -136,7 +149,9 @@ impl World {
         let truth = Arc::new(Truth {
             policy: setup.policy,
             dishonest: setup.lenders.iter().filter(is_dishonest).map(seat_name).collect(),
-            tells_lies_apart: setup.policy != Policy::Friends && setup.liars_share_a_domain(),
+            domains: setup.lenders.iter().map(|lender| (seat_name(lender), lender.domain)).collect(),
+            tells_lies_apart: !setup.lenders.iter().any(|lender| lender.temper.deceives())
+                || setup.policy != Policy::Friends && setup.liars_share_a_domain(),
             classes: setup.lenders.iter().map(|lender| lender.class + 1).max().unwrap_or(1),
         });
         let seed = setup.seed;
@@ -245,7 +260,13 @@ impl World {
                 return Err(Broken::new("I10", format!("{} still holds {held} leases after all jobs", desk.name)));
             }
         }
-        Ok(())
+        // Workers have been told that their leases are over, unless the word was lost.
+        let is_told = |seat: &&Seat| seat.lender.temper != Temper::Forgetful && seat.frozen_until < self.now;
+        let idle = self.setup.noise == Noise::default();
+        match self.seats.iter().filter(is_told).find(|seat| idle && seat.leases_held() > 0) {
+            Some(seat) => Err(Broken::new("W1", format!("{} holds leases after all jobs", seat.name))),
+            None => Ok(()),
+        }
     }
 
     fn outcome(mut self, broken: Option<Broken>) -> Outcome {

@@ -29,7 +29,7 @@ use self::answers::{Check, Lost, check_form};
 use self::job::{Failure, Job, Stage};
 use self::rng::Rng;
 use crate::roster::{Lender, Roster};
-use crate::speed::seconds;
+use crate::speed::{Shape, seconds};
 use crate::trust::Standing;
 
 /// What a second worker for a late unit costs of the credit that every delivery adds to.
@@ -58,8 +58,8 @@ pub struct Requester {
     /// Leases that lost a race lately.
     lost: VecDeque<Lost>,
     hedge_credit: u32,
-    /// When grants were last looked at: what was due by then and not done will be looked at a little later.
-    assigned_at: Instant,
+    /// Nothing is due before this.
+    look_at: Instant,
     outputs: VecDeque<RequesterOutput>,
 }
 
@@ -143,15 +143,16 @@ pub enum FailCause {
 }
 
 struct Lease {
-    id: LeaseId,
     job: JobId,
     unit: UnitId,
     worker: PeerId,
     granted: Instant,
     /// When its worker last spoke of it; at first, when the last byte of its input should have arrived.
     heard: Instant,
-    /// Seconds that the unit was expected to take, and to spend on its way.
+    key: Shape,
+    /// Seconds that its worker was known to take, or else is guessed to; and what the unit spends on its way.
     takes: Option<f64>,
+    guess: f64,
     overhead: f64,
     /// Whether its worker had nothing else of this requester.
     was_idle: bool,
@@ -178,7 +179,7 @@ impl Requester {
             condemned: VecDeque::new(),
             lost: VecDeque::new(),
             hedge_credit: HEDGE_CREDIT_MAX / 2,
-            assigned_at: Instant::ZERO,
+            look_at: Instant::MAX,
             outputs: VecDeque::new(),
         }
     }
@@ -375,18 +376,16 @@ impl Requester {
         let worker = lease.worker.clone();
         let model = self.jobs[&job].model;
         let is_checkable = self.policy == Policy::Friends && self.has_own(model);
-        let job_entry = self.jobs.get_mut(&job).expect("a live lease belongs to a running job");
-        let stage = job_entry.stage.as_mut().expect("a live lease belongs to the present stage");
-        let work = &stage.entry(unit).expect("a leased unit belongs to the present stage").unit.work;
+        let key = lease.key;
         let lender = self.roster.lender_mut(&worker).expect("the worker of a live lease is in the roster");
         let before = lender.delivered.replace(now);
         let gap = before.map_or(turnaround, |before| (now - before).as_secs_f64().min(turnaround));
         if was_idle {
             let computed = (f64::from(compute_ms) / 1000.0).min(turnaround);
-            lender.speed_mut().measure(work, model, &stage.shape, computed, now);
+            lender.speed_mut().measure(key, computed, now);
             lender.speed_mut().measure_overhead(turnaround - computed);
         } else if before.is_some_and(|before| arrived <= seconds(before)) {
-            lender.speed_mut().measure(work, model, &stage.shape, gap, now);
+            lender.speed_mut().measure(key, gap, now);
         }
         // Nobody is five times as fast as it was: an own device looks at that.
         let is_too_fast = expected.is_some_and(|expected| gap < expected * TOO_FAST);
@@ -405,6 +404,7 @@ impl Requester {
                     return self.fail_lease(id, "it refuses everything", now);
                 }
                 lender.pause(REFUSAL_PAUSE, now);
+                self.look_by(now + REFUSAL_PAUSE);
                 self.requeue(id);
             }
             RefuseReason::UnknownModel => {
@@ -465,10 +465,7 @@ impl Requester {
         let domain = standing.unwrap_or_else(|| Standing::alone(&peer)).domain;
         let entry = self.stage_of(job).entry_mut(unit).expect("a failed unit belongs to the present stage");
         entry.failures.push(Failure { peer: peer.clone(), domain, reason: reason.clone(), is_out_of_memory });
-        if let Some(lender) = self.roster.lender_mut(&peer)
-            && !is_out_of_memory
-        {
-            lender.count_failure(now);
+        if !is_out_of_memory && self.punish(&peer, now) {
             self.outputs.push_back(RequesterOutput::WorkerPaused { peer: peer.clone(), reason });
         }
         if self.roster.lender(&peer).is_some_and(|lender| lender.standing().is_own) {
@@ -483,6 +480,15 @@ impl Requester {
         } else {
             self.fail_if_hopeless(job);
         }
+    }
+
+    /// Pauses a worker for a failure; returns whether it is there.
+    fn punish(&mut self, peer: &PeerId, now: Instant) -> bool {
+        let Some(lender) = self.roster.lender_mut(peer) else { return false };
+        lender.count_failure(now);
+        let until = lender.paused_until();
+        until.into_iter().for_each(|until| self.look_by(until));
+        true
     }
 
     /// Ends the job if nobody is left to try one of its units; nobody there at all only makes it wait.
@@ -566,6 +572,7 @@ impl Requester {
             entry.leases.retain(|holder| holder.lease != id);
         }
         stage.requeue(lease.unit);
+        self.renew_outlook(&lease.worker);
         lease
     }
 

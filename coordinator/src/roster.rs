@@ -6,7 +6,7 @@ use std::time::Duration;
 use protocol::limits::{BLOBS_MAX, LEASES_PER_WORKER, PAUSE_MAX, REFUSAL_PAUSE, ROOM_PEERS_MAX};
 use protocol::{Capabilities, Hash, Instant, LeaseId, ModelId, ModelShape, PeerId, Work};
 
-use crate::speed::Speed;
+use crate::speed::{Shape, Speed};
 use crate::trust::Standing;
 
 /// What a unit's way there and back is taken to cost before it is measured, in seconds.
@@ -47,8 +47,30 @@ pub struct Lender {
     pub(crate) delivered: Option<Instant>,
     /// The question whether it lives, if it has said nothing since.
     pub(crate) probed: Option<Probed>,
+    pub(crate) outlook: Outlook,
     /// Live leases, the oldest first: the worker computes them in this order, so all but the first are prefetched.
     pub(crate) leases: Vec<LeaseId>,
+}
+
+/// What follows from the leases of a worker, in seconds since the driver's origin; renewed when they change.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Outlook {
+    /// When the running unit should be done.
+    pub(crate) first_end: f64,
+    /// When all should be.
+    pub(crate) free_at: f64,
+    /// When the running unit is late.
+    pub(crate) hedge_at: f64,
+    /// When its worker must have stalled.
+    pub(crate) stall_at: f64,
+}
+
+impl Default for Outlook {
+    /// Of a worker without leases.
+    fn default() -> Self {
+        let never = f64::INFINITY;
+        Self { first_end: never, free_at: f64::NEG_INFINITY, hedge_at: never, stall_at: never }
+    }
 }
 
 /// A question whether a worker lives.
@@ -105,7 +127,7 @@ impl Roster {
     }
 
     /// All lenders, in the order of their ids.
-    pub fn lenders(&self) -> impl Iterator<Item = (&PeerId, &Lender)> {
+    pub fn lenders(&self) -> impl ExactSizeIterator<Item = (&PeerId, &Lender)> {
         self.lenders.iter()
     }
 
@@ -144,6 +166,7 @@ impl Lender {
             valid_in_row: 0,
             delivered: None,
             probed: None,
+            outlook: Outlook::default(),
             since,
             units_delivered: 0,
             failures: 0,
@@ -207,7 +230,12 @@ impl Lender {
 
     /// Seconds that the work will take it to compute, as measured, or else as claimed; `None` if nothing is known.
     pub fn seconds(&self, work: &Work, model: ModelId, shape: &ModelShape, now: Instant) -> Option<f64> {
-        self.speed.seconds(work, model, shape, now)
+        self.seconds_of(&Shape::of(work, model, shape), now)
+    }
+
+    /// The same of a unit whose shape is known.
+    pub(crate) fn seconds_of(&self, key: &Shape, now: Instant) -> Option<f64> {
+        self.speed.seconds(key, now)
     }
 
     /// Seconds that a unit of `bytes` spends on its way there and back.

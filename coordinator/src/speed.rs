@@ -17,10 +17,10 @@ const THROTTLED: f64 = 2.0;
 
 /// What units of one shape have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Shape {
-    model: ModelId,
-    kind: Kind,
+pub struct Shape {
     cost: u64,
+    kind: Kind,
+    model: ModelId,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,10 +62,8 @@ impl Speed {
         }
     }
 
-    /// Notes that a unit took `seconds`. `expected` is what was predicted: a worker that takes more than twice that is
-    /// believed to be slow at once.
-    pub fn measure(&mut self, work: &Work, model: ModelId, shape: &ModelShape, seconds: f64, now: Instant) {
-        let key = Shape::of(work, model, shape);
+    /// Notes that a unit took `seconds`. A worker that takes more than twice what it took is believed to be slow at once.
+    pub fn measure(&mut self, key: Shape, seconds: f64, now: Instant) {
         let before = self.measured.get(&key).map(|measured| measured.seconds);
         let seconds = match before {
             None => seconds,
@@ -87,18 +85,19 @@ impl Speed {
     /// Seconds that the unit will take to compute: as measured, or scaled from the measured unit nearest in cost, or as
     /// claimed. `None` if nothing is known. What was measured long ago is half forgotten, so that a worker that was slow
     /// gets another chance.
-    pub fn seconds(&self, work: &Work, model: ModelId, shape: &ModelShape, now: Instant) -> Option<f64> {
-        let key = Shape::of(work, model, shape);
-        let claimed = self
-            .claimed
-            .get(&model)
-            .map(|seconds| seconds * key.cost as f64 * if self.is_throttled { THROTTLED } else { 1.0 });
-        let like = self.measured.iter().filter(|(known, _)| known.model == model && known.kind == key.kind);
-        let nearest = like.min_by_key(|(known, _)| known.cost.abs_diff(key.cost));
-        let Some((known, measured)) = nearest else { return claimed };
+    pub fn seconds(&self, key: &Shape, now: Instant) -> Option<f64> {
+        let claimed = || {
+            let factor = if self.is_throttled { THROTTLED } else { 1.0 };
+            self.claimed.get(&key.model).map(|seconds| seconds * key.cost as f64 * factor)
+        };
+        let nearest = self.measured.get_key_value(key).or_else(|| {
+            let like = self.measured.iter().filter(|(known, _)| known.model == key.model && known.kind == key.kind);
+            like.min_by_key(|(known, _)| known.cost.abs_diff(key.cost))
+        });
+        let Some((known, measured)) = nearest else { return claimed() };
         let seconds = measured.seconds * key.cost as f64 / known.cost.max(1) as f64;
         if now - measured.at > SPEED_BELIEVED {
-            return Some((seconds + claimed.unwrap_or(0.0).min(seconds)) / 2.0);
+            return Some((seconds + claimed().unwrap_or(0.0).min(seconds)) / 2.0);
         }
         Some(seconds)
     }
@@ -110,7 +109,8 @@ impl Speed {
 }
 
 impl Shape {
-    fn of(work: &Work, model: ModelId, shape: &ModelShape) -> Self {
+    /// The shape of a unit.
+    pub fn of(work: &Work, model: ModelId, shape: &ModelShape) -> Self {
         let kind = match work {
             Work::Encode { .. } => Kind::Encode,
             Work::Denoise { .. } => Kind::Denoise,
@@ -119,6 +119,11 @@ impl Shape {
         };
         Self { model, kind, cost: work.cost(shape) }
     }
+
+    /// Its cost, as [`Work::cost`] counts it.
+    pub fn cost(&self) -> u64 {
+        self.cost
+    }
 }
 
 /// Seconds since the driver's origin.
@@ -126,9 +131,10 @@ pub(crate) fn seconds(at: Instant) -> f64 {
     (at - Instant::ZERO).as_secs_f64()
 }
 
-/// A duration of that many seconds, none if negative.
-pub(crate) fn duration(seconds: f64) -> Duration {
-    Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)
+/// The first instant that is not before that many seconds since the driver's origin.
+pub(crate) fn after(seconds: f64) -> Instant {
+    let since = Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX);
+    Instant::ZERO + since + Duration::from_micros(1)
 }
 
 #[cfg(test)]
@@ -144,6 +150,10 @@ mod tests {
         Work::Decode { rows: 1, columns: cells }
     }
 
+    fn key(cells: u32) -> Shape {
+        Shape::of(&decode(cells), model(), &SHAPE)
+    }
+
     fn model() -> ModelId {
         ModelId(Hash::of(b"model"))
     }
@@ -155,43 +165,43 @@ mod tests {
     #[test]
     fn a_claim_holds_until_something_is_measured() {
         let mut speed = Speed::default();
-        assert_eq!(speed.seconds(&decode(4), model(), &SHAPE, at(0)), None);
+        assert_eq!(speed.seconds(&key(4), at(0)), None);
         speed.claim(&[Pilot { model: model(), nanoseconds_per_cost: 500_000_000 }], false);
-        assert_eq!(speed.seconds(&decode(4), model(), &SHAPE, at(0)), Some(2.0));
-        speed.measure(&decode(4), model(), &SHAPE, 8.0, at(1));
-        assert_eq!(speed.seconds(&decode(4), model(), &SHAPE, at(1)), Some(8.0));
-        assert_eq!(speed.seconds(&decode(2), model(), &SHAPE, at(1)), Some(4.0), "scaled to the unit");
-        assert_eq!(speed.seconds(&decode(4), model(), &SHAPE, at(60)), Some(5.0), "half forgotten");
+        assert_eq!(speed.seconds(&key(4), at(0)), Some(2.0));
+        speed.measure(key(4), 8.0, at(1));
+        assert_eq!(speed.seconds(&key(4), at(1)), Some(8.0));
+        assert_eq!(speed.seconds(&key(2), at(1)), Some(4.0), "scaled to the unit");
+        assert_eq!(speed.seconds(&key(4), at(60)), Some(5.0), "half forgotten");
     }
 
     #[test]
     fn a_sudden_stall_is_believed_faster_than_a_slow_drift() {
         let mut speed = Speed::default();
         for _ in 0..10 {
-            speed.measure(&decode(4), model(), &SHAPE, 1.0, at(1));
+            speed.measure(key(4), 1.0, at(1));
         }
-        speed.measure(&decode(4), model(), &SHAPE, 1.5, at(1));
-        assert!((speed.seconds(&decode(4), model(), &SHAPE, at(1)).unwrap() - 1.1).abs() < 1e-9);
-        speed.measure(&decode(4), model(), &SHAPE, 8.0, at(1));
-        assert_eq!(speed.seconds(&decode(4), model(), &SHAPE, at(1)), Some(4.0));
+        speed.measure(key(4), 1.5, at(1));
+        assert!((speed.seconds(&key(4), at(1)).unwrap() - 1.1).abs() < 1e-9);
+        speed.measure(key(4), 8.0, at(1));
+        assert_eq!(speed.seconds(&key(4), at(1)), Some(4.0));
     }
 
     #[test]
     fn who_is_throttled_counts_as_slower_until_it_says_otherwise() {
         let mut speed = Speed::default();
-        speed.measure(&decode(4), model(), &SHAPE, 1.0, at(1));
+        speed.measure(key(4), 1.0, at(1));
         speed.claim(&[], true);
         speed.claim(&[], true);
-        assert_eq!(speed.seconds(&decode(4), model(), &SHAPE, at(1)), Some(2.0));
+        assert_eq!(speed.seconds(&key(4), at(1)), Some(2.0));
         speed.claim(&[], false);
-        assert_eq!(speed.seconds(&decode(4), model(), &SHAPE, at(1)), Some(1.0));
+        assert_eq!(speed.seconds(&key(4), at(1)), Some(1.0));
     }
 
     #[test]
     fn memory_of_shapes_is_bounded() {
         let mut speed = Speed::default();
         for cells in 1..100 {
-            speed.measure(&decode(cells), model(), &SHAPE, 1.0, at(u64::from(cells)));
+            speed.measure(key(cells), 1.0, at(u64::from(cells)));
         }
         assert_eq!(speed.measured.len(), SHAPES_MAX);
     }

@@ -420,7 +420,7 @@ impl Worker {
         if let Err(error) = unit.work.check(shape) {
             return invalid(&error.to_string());
         }
-        if let Err(error) = tensor::from_bytes(input, unit.work.input_values(shape)) {
+        if let Err(error) = tensor::check(input, unit.work.input_values(shape)) {
             return invalid(&format!("input: {error}"));
         }
         match &unit.work {

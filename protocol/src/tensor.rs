@@ -28,16 +28,29 @@ pub fn to_bytes(values: &[f32]) -> Vec<u8> {
 
 /// Decodes exactly `count` finite values of magnitude at most [`MAGNITUDE_MAX`].
 pub fn from_bytes(bytes: &[u8], count: usize) -> Result<Vec<f32>, TensorError> {
+    check(bytes, count)?;
+    Ok(bytes.chunks_exact(4).map(value).collect())
+}
+
+/// Checks that [`from_bytes`] would decode this, without memory for the values.
+pub fn check(bytes: &[u8], count: usize) -> Result<(), TensorError> {
     let expected = count.saturating_mul(4);
     if bytes.len() != expected {
         return Err(TensorError::Length { expected, found: bytes.len() });
     }
-    let values: Vec<f32> =
-        bytes.chunks_exact(4).map(|word| f32::from_le_bytes([word[0], word[1], word[2], word[3]])).collect();
-    match values.iter().position(|value| !value.is_finite() || value.abs() > MAGNITUDE_MAX) {
-        Some(index) => Err(TensorError::Value { index }),
-        None => Ok(values),
+    // Among the bits of finite numbers without their sign, the order is that of the numbers; infinities and what is not a
+    // number come after them. One maximum over integers is all that most bodies need.
+    let magnitude = |word: &[u8]| value(word).to_bits() & !(1 << 31);
+    let largest = bytes.chunks_exact(4).fold(0, |largest, word| magnitude(word).max(largest));
+    if largest <= MAGNITUDE_MAX.to_bits() {
+        return Ok(());
     }
+    let index = bytes.chunks_exact(4).position(|word| magnitude(word) > MAGNITUDE_MAX.to_bits());
+    Err(TensorError::Value { index: index.expect("the largest magnitude is one of them") })
+}
+
+fn value(word: &[u8]) -> f32 {
+    f32::from_le_bytes([word[0], word[1], word[2], word[3]])
 }
 
 #[cfg(test)]

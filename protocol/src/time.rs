@@ -11,6 +11,9 @@ impl Instant {
     /// The driver's origin.
     pub const ZERO: Self = Self(0);
 
+    /// The last instant there is: never.
+    pub const MAX: Self = Self(u64::MAX);
+
     /// The instant `since_origin` after the driver's origin; saturates after 584,000 years.
     pub fn from_origin(since_origin: Duration) -> Self {
         Self(u64::try_from(since_origin.as_micros()).unwrap_or(u64::MAX))

@@ -6,47 +6,43 @@ use protocol::{Instant, JobId, LeaseId, ModelId, PeerId, ToWorker, UnitId};
 
 use super::answers::Check;
 use super::job::{Entry, Holder, Job};
-use super::outlook::{Candidate, fill_unknown, level};
+use super::outlook::{Candidate, are_done_before};
 use super::{HEDGE_COST, Lease, Requester, transfer_time_max};
 use crate::roster::Lender;
+use crate::speed::{Shape, seconds};
 
 /// A unit that waits behind another moves to an idle worker only if that saves at least this share of the wait.
 const STEAL_GAIN: f64 = 0.1;
-
-/// Rounding of sums of times: plans that differ by less are alike.
-const ALIKE: f64 = 1e-6;
 
 impl Requester {
     /// Grants leases as long as there is a worker for a waiting unit, and moves or doubles what an idle worker would finish
     /// earlier.
     pub(super) fn assign(&mut self, now: Instant) {
-        self.assigned_at = now;
         while let Some((worker, job, unit)) = self.next_grant(now) {
             self.draw_check(job, unit, &worker);
             self.grant(worker, job, unit, now);
         }
-        if self.leases.is_empty() {
+        let can_be_helped = |lender: &Lender| lender.leases.len() > 1 || self.is_late(&lender.outlook, now);
+        if !self.roster.lenders().any(|(_, lender)| can_be_helped(lender)) {
             return;
         }
-        let is_idle = |lender: &&Lender| lender.leases.is_empty() && !lender.is_suspect() && !lender.is_paused(now);
-        let mut idle = self.roster.lenders().filter(|(_, lender)| is_idle(lender)).map(|(peer, _)| peer.clone());
-        if let Some(first) = idle.next() {
-            let idle: Vec<PeerId> = std::iter::once(first).chain(idle).collect();
-            idle.into_iter().for_each(|worker| self.help_others(worker, now));
-        }
+        let is_idle = |lender: &Lender| lender.leases.is_empty() && is_free(lender, now);
+        let idle = self.roster.lenders().filter(|(_, lender)| is_idle(lender)).map(|(peer, _)| peer.clone());
+        idle.collect::<Vec<_>>().into_iter().for_each(|worker| self.help_others(worker, now));
     }
 
     /// The waiting unit to give away next, and to whom.
     fn next_grant(&self, now: Instant) -> Option<(PeerId, JobId, UnitId)> {
-        let mut jobs: Vec<(usize, JobId, &Job)> = self.jobs.iter().map(|(id, job)| (job.leased(), *id, job)).collect();
-        jobs.retain(|(_, _, job)| job.stage.as_ref().is_some_and(|stage| stage.waiting().next().is_some()));
-        if jobs.is_empty() || !self.roster.lenders().any(|(_, lender)| is_free(lender, now)) {
+        let has_waiting = |job: &Job| job.stage.as_ref().is_some_and(|stage| stage.waiting().next().is_some());
+        if !self.jobs.values().any(has_waiting) || !self.roster.lenders().any(|(_, lender)| is_free(lender, now)) {
             return None;
         }
         // The job with the fewest leases first, so that jobs share the room.
+        let waiting_jobs = self.jobs.iter().filter(|(_, job)| has_waiting(job));
+        let mut jobs: Vec<(usize, JobId, &Job)> = waiting_jobs.map(|(id, job)| (job.leased(), *id, job)).collect();
         jobs.sort_by_key(|(leased, id, _)| (*leased, *id));
         let stages = jobs.iter().filter_map(|(_, _, job)| job.stage.as_ref());
-        let waiting: usize = stages.map(|stage| stage.waiting().count()).sum::<usize>() * self.policy.quorum();
+        let waiting: usize = stages.map(|stage| stage.waiting().len()).sum::<usize>() * self.policy.quorum();
         jobs.into_iter().find_map(|(_, id, job)| {
             let mut has_fresh_failed = false;
             job.stage.iter().flat_map(|stage| stage.waiting()).find_map(|entry| {
@@ -62,34 +58,28 @@ impl Requester {
 
     /// Who takes the unit now; nobody, if those who are free would make the stage longer.
     fn taker(&self, job: &Job, entry: &Entry, waiting: usize, now: Instant) -> Option<PeerId> {
-        let candidates = self.candidates(job, entry, now);
-        let first = candidates.iter().filter(|candidate| candidate.has_room).min_by(|a, b| a.cmp(b))?;
-        let by_then = level(waiting, &candidates);
-        (first.finish() <= by_then * (1.0 + ALIKE) + ALIKE).then(|| first.worker.clone())
-    }
-
-    /// All who may take the unit, now or when they are free.
-    fn candidates(&self, job: &Job, entry: &Entry, now: Instant) -> Vec<Candidate> {
         let stage = job.stage.as_ref().expect("the unit belongs to the present stage");
-        let lenders: Vec<_> = self
-            .roster
-            .lenders_of(job.model)
-            .filter(|(peer, lender)| {
-                !lender.is_suspect() && !lender.is_paused(now) && self.may_take(peer, lender, job, entry)
-            })
-            .collect();
-        let known: Vec<_> =
-            lenders.iter().map(|(_, lender)| lender.seconds(&entry.unit.work, job.model, &stage.shape, now)).collect();
-        let bytes = 4 * (entry.unit.work.input_values(&stage.shape) + entry.unit.work.output_values(&stage.shape));
-        let candidate = |((peer, lender), takes): ((&PeerId, &Lender), f64)| {
+        let (shape, work) = (&stage.shape, &entry.unit.work);
+        let key = Shape::of(work, job.model, shape);
+        let bytes = entry.input.len() + 4 * work.output_values(shape);
+        let present = seconds(now);
+        let mut guess = None;
+        let mut candidates = Vec::with_capacity(self.roster.lenders().len());
+        for (worker, lender) in self.roster.lenders_of(job.model) {
+            if lender.is_suspect() || lender.is_paused(now) || !self.may_take(worker, lender, job, entry, &key) {
+                continue;
+            }
+            let known = lender.seconds_of(&key, now);
+            let takes = known.unwrap_or_else(|| *guess.get_or_insert_with(|| self.guess(&key, job.model, now)));
             let overhead = lender.overhead(bytes);
             let has_room = lender.leases.len() < lender.window(takes, overhead);
             // Behind another unit the way there is hidden, but for what the wait does not cover.
-            let ready = self.expected_ends(lender, now).last().map_or(overhead, |end| end.max(overhead));
+            let ready = lender.outlook.free_in(present).max(overhead);
             let failures_in_row = lender.failures_in_row();
-            Candidate { worker: peer.clone(), ready, takes, has_room, failures_in_row }
-        };
-        lenders.into_iter().zip(fill_unknown(&known)).map(candidate).collect()
+            candidates.push(Candidate { worker, ready, takes, has_room, failures_in_row });
+        }
+        let first = candidates.iter().filter(|candidate| candidate.has_room).min_by(|a, b| a.cmp(b))?;
+        (!are_done_before(first.finish(), waiting, &candidates)).then(|| first.worker.clone())
     }
 
     pub(super) fn grant(&mut self, worker: PeerId, job_id: JobId, unit: UnitId, now: Instant) {
@@ -110,7 +100,8 @@ impl Requester {
         let (message, input) = (ToWorker::Assign { lease: id, unit: Box::new(named.clone()) }, entry.input.clone());
         stage.requeue(unit);
         let missing = stage.conditioning_of(&named).filter(|(hash, _)| lender.store(*hash));
-        let takes = lender.seconds(&named.work, model, &shape, now);
+        let key = Shape::of(&named.work, model, &shape);
+        let takes = lender.seconds_of(&key, now);
         let overhead = lender.overhead(input.len() + 4 * named.work.output_values(&shape));
         // What was sent to this worker before, and is still unacknowledged, travels first.
         let waiting_for = lender.leases.iter().filter_map(|lease| self.leases.get(lease)).map(|lease| lease.heard);
@@ -119,9 +110,13 @@ impl Requester {
         let heard = begins + transfer_time_max(bytes);
         let was_idle = lender.leases.is_empty();
         lender.leases.push(id);
+        let guess = takes.unwrap_or_else(|| self.guess(&key, model, now));
+        let worker_id = worker.clone();
         let lease =
-            Lease { id, job: job_id, unit, worker: worker.clone(), granted: now, heard, takes, overhead, was_idle };
+            Lease { job: job_id, unit, worker: worker_id, granted: now, heard, key, takes, guess, overhead, was_idle };
         self.leases.insert(id, lease);
+        self.look_by(heard + PROBE_AFTER);
+        self.renew_outlook(&worker);
         if let Some((blob, body)) = missing {
             self.send(worker.clone(), ToWorker::Store { blob }, body);
         }
@@ -144,29 +139,27 @@ impl Requester {
         }
     }
 
-    /// The lease whose unit waits longest behind another at its worker, and which this idle worker would finish sooner.
+    /// The last lease of the worker that is busy longest, if this idle worker would finish its unit clearly sooner.
     fn prefetched_for(&self, worker: &PeerId, now: Instant) -> Option<LeaseId> {
-        let mut best: Option<(f64, LeaseId)> = None;
-        for (_, lender) in self.roster.lenders().filter(|(_, lender)| lender.leases.len() > 1) {
-            let ends = self.expected_ends(lender, now);
-            for (id, end) in lender.leases.iter().zip(ends).skip(1) {
-                if best.is_none_or(|best| (end, *id) > best) && self.would_finish(worker, *id, end, now) {
-                    best = Some((end, *id));
-                }
-            }
-        }
-        best.map(|(_, id)| id)
+        let present = seconds(now);
+        let several = self.roster.lenders().filter(|(_, lender)| lender.leases.len() > 1);
+        let mut ends: Vec<(f64, LeaseId)> =
+            several.filter_map(|(_, lender)| Some((lender.outlook.free_in(present), *lender.leases.last()?))).collect();
+        ends.sort_by(|a, b| b.0.total_cmp(&a.0).then(b.1.cmp(&a.1)));
+        ends.into_iter().find(|(end, id)| self.would_finish(worker, *id, *end, now)).map(|(_, id)| id)
     }
 
     /// The most overdue lease that is the only one of its unit, and which this idle worker would finish sooner.
     fn late_for(&self, worker: &PeerId, now: Instant) -> Option<LeaseId> {
+        let present = seconds(now);
         let mut best: Option<(f64, LeaseId)> = None;
-        for (_, lender) in self.roster.lenders() {
+        for (_, lender) in self.roster.lenders().filter(|(_, lender)| self.is_late(&lender.outlook, now)) {
             let Some(id) = lender.leases.first() else { continue };
-            let lease = &self.leases[id];
-            let Some(late) = self.overdue(lease, lender, now) else { continue };
-            let is_alone = self.entry_of(lease).is_some_and(|entry| entry.leases.len() == 1);
-            if is_alone && best.is_none_or(|best| (late, *id) > best) && self.would_finish(worker, *id, late, now) {
+            let late = (present - lender.outlook.first_end).max(0.0);
+            let is_alone = self.entry_of(&self.leases[id]).is_some_and(|entry| entry.leases.len() == 1);
+            // What has stalled will not end by itself.
+            let end = if lender.outlook.stall_at <= present { f64::INFINITY } else { late };
+            if is_alone && best.is_none_or(|best| (late, *id) > best) && self.would_finish(worker, *id, end, now) {
                 best = Some((late, *id));
             }
         }
@@ -178,11 +171,12 @@ impl Requester {
         let lease = &self.leases[&id];
         let job = &self.jobs[&lease.job];
         let (Some(entry), Some(lender)) = (self.entry_of(lease), self.roster.lender(worker)) else { return false };
-        if !lender.lends(job.model) || lease.worker == *worker || !self.may_take(worker, lender, job, entry) {
+        if !lender.lends(job.model) || lease.worker == *worker || !self.may_take(worker, lender, job, entry, &lease.key)
+        {
             return false;
         }
         let stage = job.stage.as_ref().expect("a live lease belongs to the present stage");
-        let takes = lender.seconds(&entry.unit.work, job.model, &stage.shape, now).or(lease.takes).unwrap_or(1.0);
+        let takes = lender.seconds_of(&lease.key, now).or(lease.takes).unwrap_or(lease.guess);
         let bytes = entry.input.len() + 4 * entry.unit.work.output_values(&stage.shape);
         lender.overhead(bytes) + takes < end * (1.0 - STEAL_GAIN)
     }
@@ -194,11 +188,10 @@ impl Requester {
     /// Whether a lender of the job's model may be given the unit: it neither has it nor failed it, has the memory, is of
     /// another domain than those whose answer it shall confirm, and has not just stalled on it while somebody else can be
     /// asked.
-    pub(super) fn may_take(&self, worker: &PeerId, lender: &Lender, job: &Job, entry: &Entry) -> bool {
-        let stage = job.stage.as_ref().expect("the unit belongs to the present stage");
+    pub(super) fn may_take(&self, worker: &PeerId, lender: &Lender, job: &Job, entry: &Entry, key: &Shape) -> bool {
         if entry.failed_on(worker)
             || entry.is_held_by(worker)
-            || lender.is_too_large(job.model, entry.unit.work.cost(&stage.shape))
+            || lender.is_too_large(job.model, key.cost())
             || !self.may_confirm(lender, entry)
         {
             return false;
@@ -209,7 +202,7 @@ impl Requester {
             !lender.is_suspect()
                 && !entry.failed_on(peer)
                 && !entry.is_held_by(peer)
-                && !lender.is_too_large(job.model, entry.unit.work.cost(&stage.shape))
+                && !lender.is_too_large(job.model, key.cost())
                 && self.may_confirm(lender, entry)
         };
         !stalled || !others.any(may)
@@ -239,9 +232,10 @@ impl Requester {
 
     /// Whether a lender of the model is there that may still be asked for the unit, now or later.
     pub(super) fn has_taker(&self, job: &Job, entry: &Entry) -> bool {
-        self.roster
-            .lenders_of(job.model)
-            .any(|(peer, lender)| !lender.is_suspect() && self.may_take(peer, lender, job, entry))
+        let stage = job.stage.as_ref().expect("the unit belongs to the present stage");
+        let key = Shape::of(&entry.unit.work, job.model, &stage.shape);
+        let mut lenders = self.roster.lenders_of(job.model);
+        lenders.any(|(peer, lender)| !lender.is_suspect() && self.may_take(peer, lender, job, entry, &key))
     }
 
     /// Whether everybody present who lends the model has failed the unit or has too little memory for it.

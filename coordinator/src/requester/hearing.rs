@@ -7,7 +7,7 @@ use protocol::{Instant, LeaseId, PeerId, ToWorker};
 
 use super::{Lease, Requester};
 use crate::roster::Probed;
-use crate::speed::duration;
+use crate::speed::after;
 
 /// A worker that does not answer is asked again after this, twice as long each time.
 const PROBE_EVERY: Duration = Duration::from_secs(2);
@@ -18,14 +18,11 @@ const PROBE_DOUBLINGS_MAX: u32 = 6;
 /// What was due and could not be done is looked at again after this.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
-/// Times in seconds are rounded when they become instants; what is due is due for certain after this.
-const ROUNDING: Duration = Duration::from_millis(1);
-
 impl Requester {
     /// Time has passed: silent workers are asked, leases of those that stay silent or stall end, late units get a second
     /// worker, and pauses end.
     pub fn handle_timeout(&mut self, now: Instant) {
-        if self.poll_timeout().is_none_or(|due| now < due) {
+        if now < self.look_at {
             return;
         }
         for id in self.leases_where(|lease| lease.deadline() <= now) {
@@ -54,43 +51,49 @@ impl Requester {
         }
         self.roster.end_pauses(now);
         self.assign(now);
+        self.look_at = self.next_due(now).unwrap_or(Instant::MAX);
     }
 
-    /// When [`Requester::handle_timeout`] is due.
+    /// When [`Requester::handle_timeout`] is due: never later than something is, and sometimes earlier.
     pub fn poll_timeout(&self) -> Option<Instant> {
+        let is_waiting = !self.leases.is_empty()
+            || self.roster.lenders().any(|(_, lender)| lender.paused_until().is_some() || lender.probed.is_some());
+        is_waiting.then_some(self.look_at)
+    }
+
+    /// Something is due at `at`.
+    pub(super) fn look_by(&mut self, at: Instant) {
+        self.look_at = self.look_at.min(at);
+    }
+
+    /// The next thing that is due after `now`.
+    fn next_due(&self, now: Instant) -> Option<Instant> {
         let silence = |lease: &Lease| {
             let is_asked = self.roster.lender(&lease.worker).is_some_and(|lender| lender.probed.is_some());
             if is_asked { lease.deadline() } else { lease.deadline().min(lease.heard + PROBE_AFTER) }
         };
-        let silences = self.leases.values().map(silence);
         let again = self.roster.lenders().filter_map(|(_, lender)| lender.probed.map(due_again));
-        let stalled = self.next_stalled_check().map(|(due, ..)| Instant::ZERO + duration(due) + ROUNDING);
-        silences.chain(again).chain(self.roster.next_pause_end()).chain(self.next_hedge()).chain(stalled).min()
-    }
-
-    /// When the next running unit becomes late, while somebody is idle who might double it.
-    fn next_hedge(&self) -> Option<Instant> {
-        let is_idle = self.roster.lenders().any(|(_, lender)| lender.leases.is_empty() && !lender.is_suspect());
-        if self.leases.is_empty() || !is_idle {
-            return None;
-        }
-        let running = self.roster.lenders().filter_map(|(_, lender)| Some((lender, lender.leases.first()?)));
-        let due = running.map(|(lender, id)| self.late_due(&self.leases[id], lender)).min_by(f64::total_cmp)?;
-        let due = Instant::ZERO + duration(due) + ROUNDING;
-        Some(if due <= self.assigned_at { self.assigned_at + LOOK_AGAIN } else { due })
+        let late = self.roster.lenders().filter(|(_, lender)| !lender.leases.is_empty()).flat_map(|(_, lender)| {
+            // What is late and could not be helped yet may be a little later.
+            [lender.outlook.hedge_at, lender.outlook.stall_at]
+                .map(|at| if after(at) <= now { now + LOOK_AGAIN } else { after(at) })
+        });
+        let silences = self.leases.values().map(silence);
+        silences.chain(again).chain(late).chain(self.roster.next_pause_end()).min()
     }
 
     /// Asks a worker whether it lives; until it speaks it is given nothing more.
     pub(super) fn probe(&mut self, worker: &PeerId, lease: LeaseId, now: Instant) {
         let Some(lender) = self.roster.lender_mut(worker).filter(|lender| lender.probed.is_none()) else { return };
         lender.probed = Some(Probed { lease, asked: now, times: 0 });
+        self.look_by(now + PROBE_EVERY);
         self.send(worker.clone(), ToWorker::Probe { lease }, [].into());
     }
 
     /// Takes all its leases from a worker that stalls on one, and pauses it.
     fn relieve(&mut self, worker: &PeerId, stalled: LeaseId, reason: &str, now: Instant) {
-        let lender = self.roster.lender_mut(worker).expect("the worker of a live lease is in the roster");
-        lender.count_failure(now);
+        self.punish(worker, now);
+        let lender = self.roster.lender(worker).expect("the worker of a live lease is in the roster");
         let (leases, is_own) = (lender.leases.clone(), lender.standing().is_own);
         self.probe(worker, stalled, now);
         for id in leases.into_iter().rev() {

@@ -153,7 +153,7 @@ impl Stage {
     }
 
     /// Units that want a lease more, the next one first.
-    pub(super) fn waiting(&self) -> impl Iterator<Item = &Entry> {
+    pub(super) fn waiting(&self) -> impl ExactSizeIterator<Item = &Entry> {
         self.queue.iter().map(|id| &self.entries[id])
     }
 

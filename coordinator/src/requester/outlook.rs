@@ -1,23 +1,26 @@
 //! When workers will be done: what the next grant, the tail of a stage and a late unit are judged by.
 //!
-//! Times are seconds from the present; all arithmetic is plain f64, the same everywhere.
+//! Times are seconds; all arithmetic is plain f64, the same everywhere. What follows from a worker's leases is kept with it and
+//! renewed when they change, so that a look at a whole room costs a few additions for each of its workers.
 
 use std::cmp::Ordering;
-use std::collections::BinaryHeap;
 
 use protocol::limits::{HEDGE_LATE_MIN, HEDGE_OVERDUE, STALL_LATE_MIN, STALL_OVERDUE, STALL_UNKNOWN};
-use protocol::{Instant, PeerId};
+use protocol::{Instant, LeaseId, PeerId};
 
 use super::{HEDGE_COST, Lease, Requester};
-use crate::roster::Lender;
-use crate::speed::seconds;
+use crate::roster::{Lender, Outlook};
+use crate::speed::{Shape, after, seconds};
 
 /// What a unit takes where nothing at all is known: then all workers are taken to be alike.
 const UNIT_UNKNOWN: f64 = 1.0;
 
-/// One worker that may be given a unit.
-pub(super) struct Candidate {
-    pub(super) worker: PeerId,
+/// Rounding of sums of times: plans that differ by less are alike.
+const ALIKE: f64 = 1e-6;
+
+/// One worker that may be given a unit. Times are from the present.
+pub(super) struct Candidate<'a> {
+    pub(super) worker: &'a PeerId,
     /// When it could begin the unit.
     pub(super) ready: f64,
     /// How long it computes it.
@@ -27,7 +30,7 @@ pub(super) struct Candidate {
     pub(super) failures_in_row: u32,
 }
 
-impl Candidate {
+impl Candidate<'_> {
     pub(super) fn finish(&self) -> f64 {
         self.ready + self.takes
     }
@@ -35,163 +38,105 @@ impl Candidate {
     /// The order in which workers are asked: who is done first, of equals who is reliable, of equals by name.
     pub(super) fn cmp(&self, other: &Self) -> Ordering {
         let by_finish = self.finish().total_cmp(&other.finish());
-        by_finish.then(self.failures_in_row.cmp(&other.failures_in_row)).then_with(|| self.worker.cmp(&other.worker))
+        by_finish.then(self.failures_in_row.cmp(&other.failures_in_row)).then_with(|| self.worker.cmp(other.worker))
     }
 }
 
-/// Seconds that each of `known` takes, where what is not known is taken to be the mean of the others.
-pub(super) fn fill_unknown(known: &[Option<f64>]) -> Vec<f64> {
-    let sum: f64 = known.iter().flatten().sum();
-    let count = known.iter().flatten().count();
-    let mean = if count > 0 { sum / count as f64 } else { UNIT_UNKNOWN };
-    known.iter().map(|seconds| seconds.unwrap_or(mean)).collect()
+/// Seconds of a unit where they are not known: the mean of those that are.
+pub(super) fn mean(known: impl Iterator<Item = Option<f64>>) -> f64 {
+    let (sum, count) = known.flatten().fold((0.0, 0.0), |(sum, count), seconds| (sum + seconds, count + 1.0));
+    if count > 0.0 { sum / count } else { UNIT_UNKNOWN }
 }
 
-/// The earliest time by which these workers can finish `units` alike: the least T with sum of floor((T - ready) / takes) of
-/// at least `units`. Who cannot finish a single one by then would only make the stage longer.
-pub(super) fn level(units: usize, workers: &[Candidate]) -> f64 {
-    // A fluid of units is poured over the workers first, so that few are left for the exact part.
-    let mut by_ready: Vec<&Candidate> = workers.iter().collect();
-    by_ready.sort_by(|a, b| a.ready.total_cmp(&b.ready));
-    let (mut rate, mut done_at_zero, mut fluid) = (0.0, 0.0, f64::INFINITY);
-    for (index, worker) in by_ready.iter().enumerate() {
-        let takes = worker.takes.max(1e-9);
-        rate += 1.0 / takes;
-        done_at_zero += worker.ready / takes;
-        fluid = (units as f64 + done_at_zero) / rate;
-        if by_ready.get(index + 1).is_none_or(|next| fluid <= next.ready) {
-            break;
-        }
-    }
-    let whole = |worker: &Candidate| ((fluid - worker.ready) / worker.takes.max(1e-9)).floor().max(0.0);
-    let poured: f64 = workers.iter().map(whole).sum();
-    let mut latest: f64 = 0.0;
-    let mut next: BinaryHeap<Next> = BinaryHeap::with_capacity(workers.len());
-    for worker in workers {
-        let units = whole(worker);
-        if units > 0.0 {
-            latest = latest.max(worker.ready + units * worker.takes);
-        }
-        next.push(Next { at: worker.ready + (units + 1.0) * worker.takes, takes: worker.takes });
-    }
-    let left = (units as f64 - poured).max(0.0) as usize;
-    for _ in 0..left {
-        let Some(Next { at, takes }) = next.pop() else { break };
-        latest = latest.max(at);
-        next.push(Next { at: at + takes, takes });
-    }
-    latest
+/// Whether these workers, each one unit after the other, can finish `units` alike before `finish`. Then one who is done with
+/// his first at `finish` would only make the stage longer.
+pub(super) fn are_done_before(finish: f64, units: usize, workers: &[Candidate<'_>]) -> bool {
+    let by_then = finish * (1.0 - ALIKE) - ALIKE;
+    let done = |worker: &Candidate<'_>| ((by_then - worker.ready) / worker.takes.max(1e-9)).floor().max(0.0);
+    workers.iter().map(done).sum::<f64>() >= units as f64
 }
 
-/// A worker's next unit, the earliest on top of the heap.
-struct Next {
-    at: f64,
-    takes: f64,
-}
-
-impl Ord for Next {
-    fn cmp(&self, other: &Self) -> Ordering {
-        other.at.total_cmp(&self.at)
+impl Outlook {
+    /// When a worker is free, seen from `present`. One that is late is expected to take as long again as it is late already:
+    /// who has stalled long will stall longer.
+    pub(super) fn free_in(&self, present: f64) -> f64 {
+        let late = (present - self.first_end).max(0.0);
+        self.free_at - present + 2.0 * late
     }
 }
-
-impl PartialOrd for Next {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Next {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl Eq for Next {}
 
 impl Requester {
-    /// When each lease of a worker is expected to end, the oldest first. One that is late is expected to take as long again
-    /// as it is late already: who has stalled long will stall longer.
-    pub(super) fn expected_ends(&self, lender: &Lender, now: Instant) -> Vec<f64> {
+    /// Renews what follows from a worker's leases.
+    pub(super) fn renew_outlook(&mut self, worker: &PeerId) {
+        let Some(lender) = self.roster.lender(worker) else { return };
+        let mut outlook = Outlook::default();
         let mut free = f64::NEG_INFINITY;
-        let present = seconds(now);
-        let mut ends = Vec::with_capacity(lender.leases.len());
-        for lease in lender.leases.iter().map(|id| &self.leases[id]) {
-            let takes = self.expected(lease).unwrap_or(UNIT_UNKNOWN);
-            let begun = self.begun(lease, lender).max(free);
-            let mut end = begun + takes;
-            if end < present {
-                end = present + (present - end);
+        for (index, lease) in lender.leases.iter().map(|id| &self.leases[id]).enumerate() {
+            let expected = self.expected(lease);
+            let begun = begun(lease, lender).max(free);
+            free = begun + expected.unwrap_or(lease.guess);
+            if index == 0 {
+                outlook.first_end = free;
+                outlook.hedge_at = begun + expected.map_or(STALL_UNKNOWN.as_secs_f64(), hedged_after);
+                outlook.stall_at = begun + expected.map_or(STALL_UNKNOWN.as_secs_f64(), stalled_after);
             }
-            free = end;
-            ends.push(end - present);
+            outlook.free_at = free;
         }
-        ends
+        let due = outlook.hedge_at;
+        self.roster.lender_mut(worker).expect("it was just there").outlook = outlook;
+        self.look_by(after(due));
     }
 
-    /// How late a lease is that runs: seconds over what was expected, if a second worker may be asked.
-    pub(super) fn overdue(&self, lease: &Lease, lender: &Lender, now: Instant) -> Option<f64> {
-        let is_due = |due: f64| due <= seconds(now);
-        let may_hedge = self.hedge_credit >= HEDGE_COST && is_due(self.hedge_due(lease, lender));
-        let is_late = may_hedge || is_due(self.stall_due(lease, lender));
-        is_late.then(|| seconds(now) - self.begun(lease, lender) - self.expected(lease).unwrap_or(0.0))
+    /// Whether a worker's running unit is so late that a second worker may be asked: always if it must have stalled, or else
+    /// if that can be afforded.
+    pub(super) fn is_late(&self, outlook: &Outlook, now: Instant) -> bool {
+        let may_hedge = self.hedge_credit >= HEDGE_COST;
+        (if may_hedge { outlook.hedge_at.min(outlook.stall_at) } else { outlook.stall_at }) <= seconds(now)
     }
 
-    /// When the next thing becomes due of a running lease that is late.
-    pub(super) fn late_due(&self, lease: &Lease, lender: &Lender) -> f64 {
-        let stall = self.stall_due(lease, lender);
-        if self.hedge_credit >= HEDGE_COST { stall.min(self.hedge_due(lease, lender)) } else { stall }
+    /// Seconds that a unit of this shape takes where its worker has not shown it.
+    pub(super) fn guess(&self, key: &Shape, model: protocol::ModelId, now: Instant) -> f64 {
+        mean(self.roster.lenders_of(model).map(|(_, lender)| lender.seconds_of(key, now)))
     }
 
-    /// When a running lease is so late that a second worker may be asked if that can be afforded.
-    pub(super) fn hedge_due(&self, lease: &Lease, lender: &Lender) -> f64 {
-        let late = |takes: f64| (takes * HEDGE_OVERDUE).max(takes + HEDGE_LATE_MIN.as_secs_f64());
-        self.begun(lease, lender) + self.expected(lease).map_or(STALL_UNKNOWN.as_secs_f64(), late)
-    }
-
-    /// When a running lease is so late that its worker must have stalled.
-    pub(super) fn stall_due(&self, lease: &Lease, lender: &Lender) -> f64 {
-        let late = |takes: f64| (takes * STALL_OVERDUE).max(takes + STALL_LATE_MIN.as_secs_f64());
-        self.begun(lease, lender) + self.expected(lease).map_or(STALL_UNKNOWN.as_secs_f64(), late)
-    }
-
-    /// Seconds that a lease's unit should take: what was known of its worker when it was granted, or else what others have
-    /// shown since.
+    /// Seconds that a lease's unit should take: what was known of its worker when it was granted, or else the most that others
+    /// have shown since.
     fn expected(&self, lease: &Lease) -> Option<f64> {
         lease.takes.or_else(|| {
-            let job = &self.jobs[&lease.job];
-            let stage = job.stage.as_ref()?;
-            let work = &stage.entry(lease.unit)?.unit.work;
-            let lenders = self.roster.lenders_of(job.model);
-            let known = lenders.filter_map(|(_, lender)| lender.seconds(work, job.model, &stage.shape, lease.granted));
-            known.max_by(f64::total_cmp)
+            let lenders = self.roster.lenders_of(self.jobs[&lease.job].model);
+            lenders.filter_map(|(_, lender)| lender.seconds_of(&lease.key, lease.granted)).max_by(f64::total_cmp)
         })
     }
 
-    /// When a worker can have begun a lease, if it was the next.
-    fn begun(&self, lease: &Lease, lender: &Lender) -> f64 {
-        let arrived = seconds(lease.granted) + lease.overhead;
-        lender.delivered.map_or(arrived, |delivered| arrived.max(seconds(delivered)))
+    /// Whether a lease is its worker's running one and late.
+    pub(super) fn is_overdue(&self, id: LeaseId, now: Instant) -> bool {
+        let lender = self.roster.lender(&self.leases[&id].worker).expect("the worker of a live lease is in the roster");
+        lender.leases.first() == Some(&id) && lender.outlook.hedge_at <= seconds(now)
     }
+}
+
+/// When a worker can have begun a lease, if it was the next.
+fn begun(lease: &Lease, lender: &Lender) -> f64 {
+    let arrived = seconds(lease.granted) + lease.overhead;
+    lender.delivered.map_or(arrived, |delivered| arrived.max(seconds(delivered)))
+}
+
+/// Seconds after which a unit that takes `expected` is late.
+fn hedged_after(expected: f64) -> f64 {
+    (expected * HEDGE_OVERDUE).max(expected + HEDGE_LATE_MIN.as_secs_f64())
+}
+
+/// Seconds after which the worker of a unit that takes `expected` must have stalled.
+fn stalled_after(expected: f64) -> f64 {
+    (expected * STALL_OVERDUE).max(expected + STALL_LATE_MIN.as_secs_f64())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn workers(ready_and_takes: &[(f64, f64)]) -> Vec<Candidate> {
-        let candidate = |(ready, takes): &(f64, f64)| Candidate {
-            worker: PeerId::new("x").unwrap(),
-            ready: *ready,
-            takes: *takes,
-            has_room: true,
-            failures_in_row: 0,
-        };
-        ready_and_takes.iter().map(candidate).collect()
-    }
-
-    /// One unit after the other to whoever is done with it first.
-    fn one_by_one(units: usize, workers: &[Candidate]) -> f64 {
+    /// When the last of `units` is done if each goes to whoever is done with it first.
+    fn one_by_one(units: usize, workers: &[Candidate<'_>]) -> f64 {
         let mut done = vec![0usize; workers.len()];
         let mut latest = 0.0_f64;
         for _ in 0..units {
@@ -204,7 +149,8 @@ mod tests {
     }
 
     #[test]
-    fn the_level_is_what_handing_out_one_by_one_gives() {
+    fn exactly_those_are_left_out_who_would_make_the_stage_longer() {
+        let name = PeerId::new("x").unwrap();
         let rooms: [&[(f64, f64)]; 5] = [
             &[(0.0, 1.0)],
             &[(0.0, 1.0), (0.0, 20.0)],
@@ -213,17 +159,34 @@ mod tests {
             &[(3.0, 0.7), (2.9, 0.1), (0.4, 5.0), (0.0, 0.9)],
         ];
         for room in rooms {
-            let workers = workers(room);
+            let candidate = |(ready, takes): &(f64, f64)| Candidate {
+                worker: &name,
+                ready: *ready,
+                takes: *takes,
+                has_room: true,
+                failures_in_row: 0,
+            };
+            let workers: Vec<_> = room.iter().map(candidate).collect();
             for units in [1, 2, 3, 7, 36, 512] {
-                let (quick, slow) = (level(units, &workers), one_by_one(units, &workers));
-                assert!((quick - slow).abs() < 1e-6, "{room:?} {units}: {quick} instead of {slow}");
+                let end = one_by_one(units, &workers);
+                for worker in &workers {
+                    let is_left_out = are_done_before(worker.finish(), units, &workers);
+                    assert_eq!(is_left_out, worker.finish() > end + 1e-4, "{room:?} {units} {}", worker.finish());
+                }
             }
         }
     }
 
     #[test]
     fn what_is_unknown_is_taken_to_be_like_the_others() {
-        assert_eq!(fill_unknown(&[None, Some(2.0), Some(4.0)]), [3.0, 2.0, 4.0]);
-        assert_eq!(fill_unknown(&[None, None]), [UNIT_UNKNOWN; 2]);
+        assert_eq!(mean([None, Some(2.0), Some(4.0)].into_iter()), 3.0);
+        assert_eq!(mean([None, None].into_iter()), UNIT_UNKNOWN);
+    }
+
+    #[test]
+    fn who_is_late_is_expected_to_be_as_late_again() {
+        let outlook = Outlook { first_end: 10.0, free_at: 13.0, ..Outlook::default() };
+        assert_eq!((outlook.free_in(9.0), outlook.free_in(12.0)), (4.0, 5.0));
+        assert_eq!(Outlook::default().free_in(7.0), f64::NEG_INFINITY);
     }
 }

@@ -245,7 +245,7 @@ fn a_unit_too_large_for_everybody_fails_its_job_for_want_of_memory_and_blames_no
     }
     let failed = |output: &RequesterOutput| matches!(output, RequesterOutput::JobFailed { cause: coordinator::FailCause::OutOfMemory, reasons, .. } if reasons.len() == 2);
     assert_eq!((desk.count(failed), desk.pauses()), (1, 0));
-    desk.machine.begin_job(job(1), crate::toy::model(), at(10));
+    desk.machine.begin_job(job(1), model(), at(10));
     desk.begin(0, 1, at(10));
     let failed = |output: &RequesterOutput| {
         matches!(output, RequesterOutput::JobFailed { cause: coordinator::FailCause::OutOfMemory, .. })

@@ -63,6 +63,13 @@ pub fn decode_cbor<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, FrameError> {
     if rest.is_empty() { Ok(value) } else { Err(FrameError::Header) }
 }
 
+/// Encodes `value` as CBOR that [`decode_cbor`] reads.
+pub fn encode_cbor<T: Serialize>(value: &T) -> Result<Vec<u8>, FrameError> {
+    let mut bytes = Vec::new();
+    ciborium::into_writer(value, &mut bytes).map_err(|_| FrameError::Header)?;
+    Ok(bytes)
+}
+
 /// Encodes the header frame of `message`, announcing a body of `body_bytes`.
 pub fn encode_header<M: Serialize>(message: &M, body_bytes: usize) -> Result<Vec<u8>, FrameError> {
     if body_bytes > BODY_BYTES_MAX {

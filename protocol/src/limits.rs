@@ -14,6 +14,12 @@ pub const HEADER_DEPTH_MAX: usize = 16;
 /// A 1024 x 1024 RGB picture in f32 is 12 MiB; nothing we send in one piece is larger than a 1152 x 1152 one.
 pub const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// What a multistep sampler remembers beside the latent, in tensors of the latent's size: second order needs one.
+pub const HISTORY_TENSORS_MAX: usize = 1;
+
+/// A painting between two stages: its latent and history, each of which fits a body, its conditioning, and its job.
+pub const SNAPSHOT_BYTES_MAX: usize = (2 + HISTORY_TENSORS_MAX) * BODY_BYTES_MAX + 2 * HEADER_BYTES_MAX;
+
 /// Bodies travel in pieces of this size, so that a heartbeat never waits behind a picture.
 pub const CHUNK_BYTES_MAX: usize = 64 * 1024;
 

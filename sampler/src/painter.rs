@@ -1,9 +1,9 @@
 //! Paints one picture: says which units the present stage needs, takes their outputs in any order, and does all arithmetic
 //! between the stages. Every driver shares it, so that pixels are equal by construction.
-//!
-//! Guidance is applied to each tile before tiles are merged, whichever units the branches came in.
 
+mod denoiser;
 mod drive;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 mod units;
@@ -14,11 +14,12 @@ use protocol::unit::UnitError;
 use protocol::{Hash, JobId, JobSpec, ModelShape, PlanKind, SpecError, Unit, UnitId, Work};
 
 use crate::canvas::{self, Grid};
-use crate::noise::{self, Purpose};
 use crate::schedule::{Schedule, ScheduleError, SchedulerConfig};
-use crate::{guidance, wire};
+use crate::wire;
 
+use denoiser::Denoiser;
 pub use drive::{PaintError, paint};
+pub use snapshot::{Snapshot, SnapshotError};
 use units::Units;
 
 /// What a job is waiting for.
@@ -70,13 +71,16 @@ pub enum PainterError {
         /// Values given.
         found: usize,
     },
+    /// A snapshot that is not one of this job on this model, or that this kind of plan cannot go on with.
+    #[error("the painting cannot go on from its checkpoint: {0}")]
+    Snapshot(&'static str),
 }
 
 /// One job being painted.
 #[derive(Clone, Debug)]
 pub struct Painter {
     units: Units,
-    schedule: Schedule,
+    denoiser: Denoiser,
     /// Decoded tiles, in pixels.
     pixel_grid: Grid,
     stage: u32,
@@ -85,8 +89,6 @@ pub struct Painter {
     /// Cost of all stages before the present one.
     cost_before: u64,
     conditioning: Option<(Hash, Vec<u8>)>,
-    /// `[latent_channels, rows, columns]`, f32.
-    latent: Vec<f32>,
     /// The latent as the model sees it in the present step, or the decoder at the end.
     input: Vec<f32>,
     image: Option<Vec<f32>>,
@@ -124,17 +126,14 @@ impl Painter {
             spec,
         };
         units.check()?;
-        let sigma = schedule.init_noise_sigma();
-        let noise = noise::field(units.spec.seed, Purpose::Initial, 0, shape.latent_channels, rows, columns);
         let mut painter = Self {
             pixel_grid: units.decode_tiles.scaled(shape.factor),
+            denoiser: Denoiser::new(&units.spec, &shape, schedule),
             units,
-            schedule,
             stage: 0,
             outputs: Vec::new(),
             cost_before: 0,
             conditioning: None,
-            latent: noise.into_iter().map(|value| value * sigma).collect(),
             input: Vec::new(),
             image: None,
         };
@@ -142,17 +141,49 @@ impl Painter {
         Ok(painter)
     }
 
+    /// Goes on with the painting of `snapshot`, cut as `kind` says, whatever the kind was before: the pixels are those of
+    /// a painting that was never interrupted.
+    pub fn resume(
+        snapshot: Snapshot,
+        job: JobId,
+        shape: ModelShape,
+        scheduler: &SchedulerConfig,
+        kind: PlanKind,
+    ) -> Result<Self, PainterError> {
+        let Snapshot { spec, kind: _, steps_done, conditioning, latent, history } = snapshot;
+        let mut painter = Self::new(job, spec, shape, scheduler, kind)?;
+        let refuse = |why| Err(PainterError::Snapshot(why));
+        let units = &painter.units;
+        let rows = if units.spec.guided() { 2 } else { 1 };
+        let conditioning_bytes = 4 * rows * shape.tokens as usize * shape.embedding_width as usize;
+        if conditioning.as_ref().is_some_and(|bytes| bytes.len() != conditioning_bytes) {
+            return refuse("its conditioning is not of this model's shape");
+        }
+        let Some(stage) = units.stage_after(conditioning.as_ref().map(|_| steps_done)) else {
+            return refuse("no stage of this plan begins where it stopped");
+        };
+        let remembers = steps_done > 0 && painter.denoiser.schedule().history_tensors() > 0;
+        let is_whole = |tensor: &Vec<f32>| tensor.len() == painter.denoiser.latent().len();
+        if !is_whole(&latent) || history.is_some() != remembers || !history.as_ref().is_none_or(is_whole) {
+            return refuse("its latent is not of this model's shape");
+        }
+        painter.denoiser.restore(latent, history);
+        painter.conditioning = conditioning.map(|bytes| (Hash::of(&bytes), bytes));
+        painter.cost_before = painter.units.cost_of(0..stage);
+        painter.open_stage(stage);
+        Ok(painter)
+    }
+
     /// Starts from `noise`, standard normal values `[latent_channels, rows, columns]`, instead of the seed's.
     pub fn with_noise(mut self, noise: &[f32]) -> Result<Self, PainterError> {
         let used = match self.units.kind {
             PlanKind::Whole => 0,
-            PlanKind::Cfg | PlanKind::Tiles | PlanKind::CfgTiles => self.latent.len(),
+            PlanKind::Cfg | PlanKind::Tiles | PlanKind::CfgTiles => self.latent().len(),
         };
         if noise.len() != used {
             return Err(PainterError::Noise { expected: used, found: noise.len() });
         }
-        let sigma = self.schedule.init_noise_sigma();
-        self.latent = noise.iter().map(|value| value * sigma).collect();
+        self.denoiser.start_from(noise);
         Ok(self)
     }
 
@@ -186,12 +217,12 @@ impl Painter {
                 let bytes = tensor::to_bytes(&outputs.concat());
                 self.conditioning = Some((Hash::of(&bytes), bytes));
             }
-            Stage::Denoise { step, .. } => self.take_step(step as usize, &outputs),
+            Stage::Denoise { step, .. } => self.denoiser.take_step(step as usize, &self.units.tiles, &outputs),
             Stage::Decode => self.image = Some(self.pixel_grid.merge(3, &outputs)),
             Stage::Whole => {
                 let mut latent = outputs.concat();
-                self.image = Some(latent.split_off(self.latent.len()));
-                self.latent = latent;
+                self.image = Some(latent.split_off(self.latent().len()));
+                self.denoiser.finish(latent);
             }
             Stage::Done => {}
         }
@@ -201,6 +232,19 @@ impl Painter {
     /// Forgets the outputs of the present stage, so that all its units are wanted again.
     pub fn forget_outputs(&mut self) {
         self.outputs.iter_mut().for_each(|output| *output = None);
+    }
+
+    /// The painting as it was when the present stage began; `None` when the picture is done.
+    pub fn snapshot(&self) -> Option<Snapshot> {
+        let steps_done = self.units.steps_done(self.stage())?;
+        Some(Snapshot {
+            spec: self.units.spec.clone(),
+            kind: self.units.kind,
+            steps_done,
+            conditioning: self.conditioning.as_ref().map(|(_, bytes)| bytes.clone()),
+            latent: self.latent().to_vec(),
+            history: self.denoiser.schedule().history().map(<[f32]>::to_vec),
+        })
     }
 
     /// What the job is waiting for.
@@ -258,7 +302,7 @@ impl Painter {
     /// The latent after the last complete step, `[latent_channels, rows, columns]`. A job painted in one unit shows noise
     /// until its picture is there.
     pub fn latent(&self) -> &[f32] {
-        &self.latent
+        self.denoiser.latent()
     }
 
     /// The picture, `[3, height, width]` in about [-1, 1], when it is done.
@@ -286,35 +330,13 @@ impl Painter {
         &self.units.spec
     }
 
-    fn take_step(&mut self, step: usize, outputs: &[Vec<f32>]) {
-        let spec = &self.units.spec;
-        let channels = self.units.shape.latent_channels as usize;
-        let units_per_tile = outputs.len() / self.units.tiles.count();
-        let tiles: Vec<Vec<f32>> = outputs
-            .chunks_exact(units_per_tile)
-            .map(|branches| {
-                let branches = branches.concat();
-                if !spec.guided() {
-                    return branches;
-                }
-                let (negative, prompt) = branches.split_at(branches.len() / 2);
-                guidance::combine(negative, prompt, spec.guidance)
-            })
-            .collect();
-        let output = self.units.tiles.merge(channels, &tiles);
-        self.schedule.step(step, &output, &mut self.latent);
-    }
-
     fn open_stage(&mut self, index: u32) {
         self.stage = index;
         let stage = self.stage();
         self.outputs = vec![None; self.units.count(stage)];
         match stage {
-            Stage::Denoise { step, .. } => {
-                self.input.clone_from(&self.latent);
-                self.schedule.scale_model_input(step as usize, &mut self.input);
-            }
-            Stage::Decode => self.input.clone_from(&self.latent),
+            Stage::Denoise { step, .. } => self.input = self.denoiser.input(step as usize),
+            Stage::Decode => self.input = self.latent().to_vec(),
             Stage::Encode | Stage::Whole | Stage::Done => self.input.clear(),
         }
     }

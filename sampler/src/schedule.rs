@@ -110,6 +110,24 @@ impl Schedule {
         }
     }
 
+    /// Goes on where a schedule of the same job stopped that remembered `history`.
+    pub fn remember(&mut self, history: Option<Vec<f32>>) {
+        self.previous = history;
+    }
+
+    /// What the last step left for the next one, of the latent's shape.
+    pub fn history(&self) -> Option<&[f32]> {
+        self.previous.as_deref()
+    }
+
+    /// Tensors of the latent's shape that are remembered between the steps, from the first step on.
+    pub fn history_tensors(&self) -> usize {
+        match self.solver {
+            Solver::Euler(_) | Solver::Ddim(_) => 0,
+            Solver::DpmSolver(_) => 1,
+        }
+    }
+
     /// Number of steps.
     pub fn steps(&self) -> usize {
         self.timesteps.len()

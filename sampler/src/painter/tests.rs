@@ -4,6 +4,9 @@ use protocol::job::{PlanChoice, Tiling};
 use protocol::{Branches, JobRequest, Layout, ModelId, Size, Wire};
 
 use super::*;
+use crate::noise::{self, Purpose};
+
+mod resuming;
 
 const SHAPE: ModelShape = ModelShape { latent_channels: 4, factor: 2, native_cells: 8, tokens: 3, embedding_width: 5 };
 
@@ -253,7 +256,7 @@ fn progress_grows_to_its_total() {
 #[test]
 fn recorded_noise_replaces_the_seed() {
     let spec = spec(3.0, false, Wire::F32);
-    let sigma = painter(&spec, PlanKind::Tiles).schedule.init_noise_sigma();
+    let sigma = painter(&spec, PlanKind::Tiles).denoiser.schedule().init_noise_sigma();
     let own = noise::field(spec.seed, Purpose::Initial, 0, 4, 11, 19);
     let given = painter(&spec, PlanKind::Tiles).with_noise(&own).unwrap();
     assert_eq!(given.latent(), painter(&spec, PlanKind::Tiles).latent());

@@ -1,5 +1,7 @@
 //! Cuts a job into stages and units: a pure function of the job, the model's shape and the plan's kind.
 
+use std::ops::Range;
+
 use protocol::unit::UnitError;
 use protocol::{Branches, Hash, JobId, JobSpec, ModelShape, PlanKind, Work};
 
@@ -42,6 +44,22 @@ impl Units {
                 index if index == steps + 1 => Stage::Decode,
                 _ => Stage::Done,
             },
+        }
+    }
+
+    /// The stage that begins when this many steps are taken, or the prompt is not read; `None` if none begins there.
+    pub fn stage_after(&self, steps_done: Option<u32>) -> Option<u32> {
+        let Some(steps_done) = steps_done else { return Some(0) };
+        (0..self.stages()).find(|&index| index > 0 && self.steps_done(self.stage(index)) == Some(steps_done))
+    }
+
+    /// Steps that are taken when a stage begins; `None` after the last.
+    pub fn steps_done(&self, stage: Stage) -> Option<u32> {
+        match stage {
+            Stage::Encode | Stage::Whole => Some(0),
+            Stage::Denoise { step, .. } => Some(step),
+            Stage::Decode => Some(self.spec.steps),
+            Stage::Done => None,
         }
     }
 
@@ -106,7 +124,12 @@ impl Units {
 
     /// Cost of all units of the job.
     pub fn cost(&self) -> u64 {
-        (0..self.stages())
+        self.cost_of(0..self.stages())
+    }
+
+    /// Cost of all units of some stages.
+    pub fn cost_of(&self, stages: Range<u32>) -> u64 {
+        stages
             .map(|stage| {
                 let stage = self.stage(stage);
                 // The units of one stage differ in nothing that costs.

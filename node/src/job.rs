@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use coordinator::{Cut, Plan, Requester, Roster};
 use protocol::{Instant, JobId, JobSpec, ModelId, ModelShape, PeerId, PlanChoice, UnitId};
-use sampler::{Painter, SchedulerConfig, Stage};
+use sampler::{Painter, SchedulerConfig, Snapshot, Stage};
 use web_time::Instant as Clock;
 
 use crate::participant::Notice;
@@ -30,6 +30,17 @@ pub struct Order {
     pub plan: PlanChoice,
     /// How to show the latent between the steps; empty to show nothing.
     pub preview: Factors,
+    /// Where to go on; a snapshot of another job than `spec` is not asked for.
+    pub resume: Option<Snapshot>,
+    /// Whether to tell a [`Notice::Snapshot`] when a stage begins.
+    pub snapshots: bool,
+}
+
+impl Order {
+    /// The job of `spec`, from its beginning, without anything shown or kept on the way.
+    pub fn new(spec: JobSpec, shape: ModelShape, scheduler: SchedulerConfig, plan: PlanChoice) -> Self {
+        Self { spec, shape, scheduler, plan, preview: Vec::new(), resume: None, snapshots: false }
+    }
 }
 
 /// A finished job.
@@ -71,7 +82,7 @@ pub struct Painting {
 
 impl Painting {
     /// Plans a job for the workers of `roster`.
-    pub fn begin(order: Order, roster: &Roster, traffic: Traffic) -> Result<Self, String> {
+    pub fn begin(mut order: Order, roster: &Roster, traffic: Traffic) -> Result<Self, String> {
         let (rows, columns) = order.spec.size.cells(&order.shape);
         let tiles = |tiling| sampler::canvas::tile_count(rows, columns, tiling);
         let layout = &order.spec.layout;
@@ -79,8 +90,11 @@ impl Painting {
         let plan =
             coordinator::plan(&order.spec, &order.shape, order.plan, cut, roster).map_err(|error| error.to_string())?;
         let job = JobId(rand::random());
-        let painter = Painter::new(job, order.spec.clone(), order.shape, &order.scheduler, plan.kind)
-            .map_err(|error| error.to_string())?;
+        let painter = match order.resume.take() {
+            None => Painter::new(job, order.spec.clone(), order.shape, &order.scheduler, plan.kind),
+            Some(snapshot) => Painter::resume(snapshot, job, order.shape, &order.scheduler, plan.kind),
+        };
+        let painter = painter.map_err(|error| error.to_string())?;
         let now = Clock::now();
         Ok(Self {
             job,
@@ -220,6 +234,11 @@ impl Painting {
         let channels = self.order.shape.latent_channels as usize;
         let rgba = preview::rgba(self.painter.latent(), channels, &self.order.preview)?;
         Some((columns, rows, rgba))
+    }
+
+    /// The painting as the present stage found it, if the order asks for that.
+    pub fn snapshot(&self) -> Option<Snapshot> {
+        if self.order.snapshots { self.painter.snapshot() } else { None }
     }
 
     /// What to tell after a unit of `by` was accepted.

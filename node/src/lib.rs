@@ -4,7 +4,9 @@
 
 pub mod card;
 #[cfg(not(target_arch = "wasm32"))]
+pub mod checkpoint;
 mod domain;
+#[cfg(not(target_arch = "wasm32"))]
 pub mod files;
 pub mod job;
 pub mod lane;

@@ -24,10 +24,34 @@ pub struct Report {
     pub retries: u64,
     /// Milliseconds by stage.
     pub wall_ms: WallTimes,
+    /// Where the painting went on, if it was resumed.
+    pub resumed: Option<Resumed>,
+    /// What keeping it came to, if it was kept.
+    pub kept: Option<Kept>,
     /// SHA-256 of the final latent: f32 little-endian, `[channels, rows, columns]`.
     pub latent_sha256: String,
     /// SHA-256 of the pixels: RGB8 rows.
     pub pixels_sha256: String,
+}
+
+/// A painting that another process had begun.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Resumed {
+    /// Steps that were kept.
+    pub steps_kept: u32,
+    /// Steps that had been taken since and were taken again.
+    pub steps_again: u32,
+}
+
+/// What keeping a painting in checkpoints came to.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Kept {
+    /// Steps between two checkpoints, as last decided.
+    pub every_steps: u32,
+    /// Checkpoints written.
+    pub written: u32,
+    /// Milliseconds that the last one took to write.
+    pub cost_ms: f64,
 }
 
 /// The job as asked, with the model's name beside its id.

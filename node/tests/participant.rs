@@ -35,13 +35,9 @@ fn order() -> Order {
         seed: 1,
         plan: PlanChoice::Auto,
     };
-    Order {
-        spec: JobSpec::new(request, model(), &SHAPE).unwrap(),
-        shape: SHAPE,
-        scheduler: SchedulerConfig::parse(SCHEDULER).unwrap(),
-        plan: PlanChoice::Auto,
-        preview: vec![[0.1, 0.2, 0.3]; 5],
-    }
+    let spec = JobSpec::new(request, model(), &SHAPE).unwrap();
+    let order = Order::new(spec, SHAPE, SchedulerConfig::parse(SCHEDULER).unwrap(), PlanChoice::Auto);
+    Order { preview: vec![[0.1, 0.2, 0.3]; 5], ..order }
 }
 
 /// A running participant, and the engines it asked for.

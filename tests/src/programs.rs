@@ -23,6 +23,8 @@ pub fn command(program: &Path) -> Command {
     for variable in ["MANYHANDS_ROOM", "MANYHANDS_RELAY", "MANYHANDS_MODELS", "MANYHANDS_LOG"] {
         command.env_remove(variable);
     }
+    // What is kept of paintings that are killed here is none of the user's.
+    command.env("MANYHANDS_STATE", std::env::temp_dir().join("manyhands-tests"));
     // Models are found from the checkout, wherever the programs were built to.
     command.current_dir(root());
     command

@@ -217,13 +217,8 @@ impl Session {
             seed: 1,
             plan,
         };
-        let order = Order {
-            spec: JobSpec::new(request, fake_model(), &FAKE_SHAPE)?,
-            shape: FAKE_SHAPE,
-            scheduler: SchedulerConfig::parse(SCHEDULER)?,
-            plan,
-            preview: Vec::new(),
-        };
+        let spec = JobSpec::new(request, fake_model(), &FAKE_SHAPE)?;
+        let order = Order::new(spec, FAKE_SHAPE, SchedulerConfig::parse(SCHEDULER)?, plan);
         self.commands.send(Command::Paint(Box::new(order))).await.map_err(|_| Complaint("the node ended".into()))?;
         loop {
             match self.notices.recv().await.ok_or("the node ended")? {

@@ -193,6 +193,7 @@ impl Board {
             | Notice::EngineReady(_)
             | Notice::Delivered(_)
             | Notice::Preview { .. }
+            | Notice::Snapshot(_)
             | Notice::Planned(_)
             | Notice::Unit { .. }
             | Notice::LocalBegan

@@ -1,5 +1,7 @@
 //! `manyhands paint`: one prompt, one picture.
 
+mod session;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -8,14 +10,15 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use compute::ModelFolder;
+use node::checkpoint::{self, Found, Keeper};
 use node::files::Place;
 use node::meeting::{self, Means};
-use node::report::{Job, PlanReport, Report};
-use node::{Command, Notice, Order, Painted, Participant, Setup, lane, models, picture};
-use protocol::{Capabilities, JobRequest, JobSpec, ModelId, PeerId, PlanChoice, Policy, RoomLink, Size};
+use node::report::{Job, PlanReport, Report, Resumed};
+use node::{Command, Order, Painted, Participant, Setup, lane, models, picture};
+use protocol::{JobRequest, JobSpec, PlanChoice, Policy, RoomLink, Size};
 use serde_json::json;
-use tokio::sync::mpsc;
 
+use self::session::Session;
 use super::interrupt::Interrupt;
 use super::screen::{Screen, Style, plain};
 use super::{Complaint, Ended, INTERRUPTED};
@@ -27,7 +30,8 @@ const SETTLE: Duration = Duration::from_millis(300);
 #[derive(Args)]
 pub struct Arguments {
     /// What to paint.
-    prompt: String,
+    #[arg(required_unless_present = "resume", conflicts_with = "resume")]
+    prompt: Option<String>,
     /// The room whose workers help; without one this machine paints alone.
     #[arg(long, value_name = "LINK", env = "MANYHANDS_ROOM")]
     room: Option<String>,
@@ -35,23 +39,23 @@ pub struct Arguments {
     #[arg(long, default_value = "demo", value_name = "DIR|NAME")]
     model: String,
     /// What to keep away from.
-    #[arg(long, default_value = "", value_name = "TEXT", hide_default_value = true)]
+    #[arg(long, conflicts_with = "resume", default_value = "", value_name = "TEXT", hide_default_value = true)]
     negative: String,
     /// Picture size in pixels; the model's native size if not given.
-    #[arg(long, value_name = "WxH")]
+    #[arg(long, conflicts_with = "resume", value_name = "WxH")]
     size: Option<String>,
     /// Denoising steps.
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, conflicts_with = "resume", default_value_t = 8)]
     steps: u32,
     /// How strongly to follow the prompt; 1 or less paints without the negative prompt, in half the time.
-    #[arg(long, default_value_t = 3.0, allow_negative_numbers = true)]
+    #[arg(long, conflicts_with = "resume", default_value_t = 3.0, allow_negative_numbers = true)]
     guidance: f32,
     /// Seed of the noise: the same seed gives the same picture, whoever helps. Random if not given.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "resume")]
     seed: Option<u64>,
     /// How to split the picture. `whole` and `cfg` compute the canvas in one piece, `tiles` in overlapping tiles; `auto`
     /// takes tiles for pictures larger than the model's native size.
-    #[arg(long, value_enum, default_value_t = PlanName::Auto)]
+    #[arg(long, conflicts_with = "resume", value_enum, default_value_t = PlanName::Auto)]
     plan: PlanName,
     /// Where the picture goes; a new name in this folder if not given.
     #[arg(long, value_name = "FILE.png")]
@@ -77,6 +81,14 @@ pub struct Arguments {
     /// Reach the room only through its relay.
     #[arg(long, requires = "room")]
     relayed_only: bool,
+    /// Go on with a picture whose painting was cut off, where its last checkpoint was written: the newest, or FILE. The
+    /// picture is the same as if nothing had happened.
+    #[arg(long, value_name = "FILE", num_args = 0..=1)]
+    resume: Option<Option<PathBuf>>,
+    /// Where checkpoints are written while painting, instead of a file in this user's folder of program states. It is
+    /// removed when the picture is finished.
+    #[arg(long, value_name = "FILE", conflicts_with = "resume")]
+    checkpoint: Option<PathBuf>,
     /// How progress is shown.
     #[arg(long, value_enum, default_value_t = Style::Auto)]
     progress: Style,
@@ -106,23 +118,39 @@ pub async fn run(arguments: Arguments) -> Ended {
     let began = Instant::now();
     let link = arguments.room.as_deref().map(RoomLink::parse).transpose()?;
     let folder = Arc::new(models::open(&arguments.model)?);
-    let spec = check(&arguments, &folder)?;
+    let found = match &arguments.resume {
+        None => None,
+        Some(None) => Some(checkpoint::newest()?),
+        Some(Some(file)) => Some(checkpoint::open(file)?),
+    };
+    let spec = match &found {
+        None => check(&arguments, &folder)?,
+        Some(found) => check_found(found, &folder)?,
+    };
     let report = arguments.report.as_deref().map(probe).transpose()?;
     let out = match &arguments.out {
         Some(path) => probe(path)?,
         None => fresh_name(spec.seed)?,
     };
     let mut screen = Screen::new(arguments.progress);
-    let order = Order {
-        spec: spec.clone(),
-        shape: folder.shape(),
-        scheduler: folder.scheduler().clone(),
-        plan: arguments.plan.into(),
-        preview: Vec::new(),
+    let mut order = Order::new(spec.clone(), folder.shape(), folder.scheduler().clone(), arguments.plan.into());
+    order.snapshots = true;
+    let resumed = found.as_ref().map(|found| tell_found(found, &screen));
+    order.resume = found.as_ref().map(|found| found.snapshot.clone());
+    let mut keeper = match (found, &arguments.checkpoint) {
+        (Some(found), _) => Some(Keeper::of(found)),
+        (None, Some(file)) => Some(Keeper::new(file.clone())),
+        (None, None) => Keeper::in_folder(spec.seed),
     };
-    let painted = match paint(&arguments, &folder, link.as_ref(), order, &mut screen).await? {
-        Some(painted) => painted,
-        None => return Ok(ExitCode::from(INTERRUPTED)),
+    let outcome = paint(&arguments, &folder, link.as_ref(), order, &mut screen, &mut keeper).await;
+    let kept = keeper.as_ref().map(Keeper::account);
+    let painted = match outcome {
+        Ok(Some(painted)) => painted,
+        Ok(None) => {
+            keeper.into_iter().for_each(Keeper::remove);
+            return Ok(ExitCode::from(INTERRUPTED));
+        }
+        Err(Complaint(reason)) => return Err(Complaint(with_way_on(reason, keeper.as_ref()))),
     };
     let png = picture::encode(&painted.pixels, spec.size, &spec, folder.name())?;
     let path = out.path().to_owned();
@@ -136,11 +164,15 @@ pub async fn run(arguments: Arguments) -> Ended {
             condemned: painted.condemned.clone(),
             retries: painted.retries,
             wall_ms: painted.wall_ms,
+            resumed,
+            kept,
             latent_sha256: painted.latent_sha256.clone(),
             pixels_sha256: painted.pixels_sha256.clone(),
         };
         write(place, serde_json::to_string_pretty(&report)?.as_bytes())?;
     }
+    // Only when everything that was asked for is written.
+    keeper.into_iter().for_each(Keeper::remove);
     for worker in &painted.workers {
         let name = if worker.local { "this machine".to_owned() } else { plain(&worker.name) };
         screen.say("worker", &format!("{name} ({}): {} units in {} ms", worker.path, worker.units, worker.compute_ms));
@@ -161,7 +193,7 @@ fn check(arguments: &Arguments, folder: &ModelFolder) -> Result<JobSpec, Complai
         None => Size { width: side, height: side },
     };
     let request = JobRequest {
-        prompt: arguments.prompt.clone(),
+        prompt: arguments.prompt.clone().unwrap_or_default(),
         negative: arguments.negative.clone(),
         size,
         steps: arguments.steps,
@@ -179,6 +211,35 @@ fn check(arguments: &Arguments, folder: &ModelFolder) -> Result<JobSpec, Complai
         }
     }
     Ok(spec)
+}
+
+/// The job of a checkpoint, if it is one of this model.
+fn check_found(found: &Found, folder: &ModelFolder) -> Result<JobSpec, Complaint> {
+    let (spec, path) = (found.snapshot.spec(), found.path.display());
+    if spec.model != folder.id() {
+        let name = folder.name();
+        return Err(Complaint(format!(
+            "the picture of {path} is painted by model {}, and {name} is another; give its --model",
+            spec.model
+        )));
+    }
+    spec.check(&folder.shape())?;
+    Ok(spec.clone())
+}
+
+fn tell_found(found: &Found, screen: &Screen) -> Resumed {
+    let (kept, steps) = (found.snapshot.steps_done().unwrap_or(0), found.snapshot.spec().steps);
+    let text = format!("Going on from step {kept} of {steps} of {}.", found.path.display());
+    screen.tell("resumed", &text, json!({ "steps_kept": kept, "steps": steps }));
+    Resumed { steps_kept: kept, steps_again: found.steps_again() }
+}
+
+/// A reason why the picture was not finished, with what can be done if some of it is kept.
+fn with_way_on(reason: String, keeper: Option<&Keeper>) -> String {
+    match keeper.and_then(Keeper::kept) {
+        Some(kept) => format!("{reason}; `manyhands paint --resume` goes on from step {kept}"),
+        None => reason,
+    }
 }
 
 fn probe(path: &Path) -> Result<Place, Complaint> {
@@ -216,6 +277,7 @@ async fn paint(
     link: Option<&RoomLink>,
     order: Order,
     screen: &mut Screen,
+    keeper: &mut Option<Keeper>,
 ) -> Result<Option<Painted>, Complaint> {
     let began = Instant::now();
     let threads = arguments.threads.unwrap_or_else(all_cores);
@@ -248,6 +310,7 @@ async fn paint(
         interrupt: Interrupt::listen()?,
         model: folder.id(),
         names: BTreeMap::new(),
+        keeper,
     };
     let outcome = session.paint(arguments, link.is_some(), order, began).await;
     let _ = session.commands.send(Command::Stop).await;
@@ -257,164 +320,4 @@ async fn paint(
 
 fn all_cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
-}
-
-struct Session<'a> {
-    commands: mpsc::Sender<Command>,
-    notices: &'a mut mpsc::Receiver<Notice>,
-    screen: &'a mut Screen,
-    interrupt: Interrupt,
-    /// The job's model.
-    model: ModelId,
-    /// Those who lend it, by the names they gave themselves.
-    names: BTreeMap<PeerId, String>,
-}
-
-impl Session<'_> {
-    async fn paint(
-        &mut self,
-        arguments: &Arguments,
-        in_room: bool,
-        order: Order,
-        began: Instant,
-    ) -> Result<Option<Painted>, Complaint> {
-        if !in_room {
-            self.command(Command::LendToSelf).await?;
-        } else if !self.wait_for_workers(arguments).await? {
-            return Ok(None);
-        } else if self.names.is_empty() && arguments.no_local {
-            return Err(Complaint(format!(
-                "no worker with this model came into the room within {} s; open one with `manyhands join LINK`, or drop --no-local",
-                arguments.wait
-            )));
-        } else if self.names.is_empty() {
-            self.screen.say("alone", "No worker is in the room; this machine paints alone (--no-local would wait).");
-            self.command(Command::LendToSelf).await?;
-        }
-        let prepare = began.elapsed();
-        self.command(Command::Paint(Box::new(order))).await?;
-        let mut painted = self.watch().await?;
-        if let Some(painted) = &mut painted {
-            painted.wall_ms.prepare = u64::try_from(prepare.as_millis()).unwrap_or(u64::MAX);
-        }
-        Ok(painted)
-    }
-
-    /// Waits until enough workers are there or the time is over; `false` if the person gave up.
-    async fn wait_for_workers(&mut self, arguments: &Arguments) -> Result<bool, Complaint> {
-        let least = arguments.min_workers.max(1);
-        self.screen.say("waiting", &format!("Waiting for {least} worker(s), at most {} s.", arguments.wait));
-        let mut until = tokio::time::Instant::now() + Duration::from_secs(arguments.wait);
-        let mut settling = false;
-        loop {
-            if self.names.len() >= least && !settling {
-                settling = true;
-                until = tokio::time::Instant::now() + SETTLE;
-            }
-            tokio::select! {
-                notice = self.notices.recv() => self.note(&notice.ok_or("the node ended")?),
-                () = tokio::time::sleep_until(until) => return Ok(true),
-                () = self.interrupt.asked() => return Ok(false),
-            }
-        }
-    }
-
-    /// Shows the job until it ends; `None` if the person gave up.
-    async fn watch(&mut self) -> Result<Option<Painted>, Complaint> {
-        loop {
-            let notice = tokio::select! {
-                notice = self.notices.recv() => notice.ok_or("the node ended")?,
-                () = self.interrupt.asked() => {
-                    self.screen.end_bar();
-                    self.screen.say("cancelled", "Cancelled; nothing was written.");
-                    self.command(Command::Cancel).await?;
-                    return Ok(None);
-                }
-            };
-            self.note(&notice);
-            match notice {
-                Notice::Painted(painted) => {
-                    self.screen.end_bar();
-                    return Ok(Some(*painted));
-                }
-                Notice::Failed(reason) => {
-                    self.screen.end_bar();
-                    return Err(Complaint(reason));
-                }
-                _ => {}
-            }
-        }
-    }
-
-    /// Shows a notice and keeps the names of those who lend.
-    fn note(&mut self, notice: &Notice) {
-        match notice {
-            Notice::Offered(peer, Capabilities { name, models, .. }) => {
-                let name = plain(name);
-                if !models.contains(&self.model) {
-                    self.screen
-                        .say("lacks", &format!("{name} ({}) lends, but does not have this model.", peer.short()));
-                } else if self.names.insert(peer.clone(), name.clone()).is_none() {
-                    self.screen.say("offered", &format!("{name} ({}) lends its processor.", peer.short()));
-                }
-            }
-            Notice::Left(peer) => {
-                if let Some(name) = self.names.remove(peer) {
-                    self.screen.say("left", &format!("{name} ({}) left.", peer.short()));
-                }
-            }
-            Notice::Dropped(peer, reason) => {
-                self.names.remove(peer);
-                self.screen.say("dropped", &format!("{} was dropped: {}.", peer.short(), plain(reason)));
-            }
-            Notice::Condemned(peer, evidence) => {
-                let name = self.names.get(peer).map_or_else(|| peer.short().to_owned(), Clone::clone);
-                self.screen.say("condemned", &format!("{name} is not asked any more: {evidence}."));
-            }
-            Notice::RolledBack { stage } => {
-                let what = "What it took part in is painted again";
-                self.screen.say("rolled-back", &format!("{what}, from stage {stage} on."));
-            }
-            Notice::RelayLost => self.screen.say("relay-lost", "The relay is gone; those already met go on."),
-            Notice::LocalBegan => self.screen.say("local", "This machine computes."),
-            Notice::Planned(plan) => {
-                self.screen.say("plan", &plan.explain());
-                self.screen.begin_bar();
-            }
-            Notice::Unit { by, units, done, total, stage } => {
-                self.screen.set_total(*total);
-                let fields = json!({ "units": units, "by": by.as_str(), "done": done, "total": total });
-                self.screen.progress("unit", *done, stage_text(*stage), fields);
-            }
-            Notice::Listening(_)
-            | Notice::Joined(..)
-            | Notice::Present(..)
-            | Notice::RelayConnected
-            | Notice::Painted(_)
-            | Notice::Failed(_)
-            | Notice::Cancelled
-            | Notice::Moved(..)
-            | Notice::Withdrew(_)
-            | Notice::Preview { .. }
-            | Notice::EngineReady(_)
-            | Notice::EngineFailed { .. }
-            | Notice::Computing(..)
-            | Notice::Computed(_)
-            | Notice::Delivered(_) => {}
-        }
-    }
-
-    async fn command(&self, command: Command) -> Result<(), Complaint> {
-        self.commands.send(command).await.map_err(|_| Complaint("the node ended".into()))
-    }
-}
-
-fn stage_text(stage: sampler::Stage) -> String {
-    match stage {
-        sampler::Stage::Encode => "reading the prompt".into(),
-        sampler::Stage::Denoise { step, steps } => format!("step {} of {steps}", step + 1),
-        sampler::Stage::Decode => "decoding".into(),
-        sampler::Stage::Whole => "painting".into(),
-        sampler::Stage::Done => "done".into(),
-    }
 }

@@ -21,6 +21,9 @@ impl Participant {
         };
         self.tell(Notice::Planned(painting.plan().clone()));
         self.requester.begin_job(painting.job(), painting.model(), now);
+        if let Some(snapshot) = painting.snapshot() {
+            self.tell(Notice::Snapshot(Box::new(snapshot)));
+        }
         painting.begin_stage(&mut self.requester, now);
         self.painting = Some(painting);
         self.presence_due = Clock::now();
@@ -111,8 +114,11 @@ impl Participant {
         let painting = self.painting.as_mut().expect("only a running job advances");
         painting.advance();
         if !painting.is_done() {
-            let preview = painting.preview();
+            let (preview, snapshot) = (painting.preview(), painting.snapshot());
             painting.begin_stage(&mut self.requester, now);
+            if let Some(snapshot) = snapshot {
+                self.tell(Notice::Snapshot(Box::new(snapshot)));
+            }
             if let Some((width, height, rgba)) = preview {
                 self.tell(Notice::Preview { width, height, rgba });
             }
@@ -130,8 +136,12 @@ impl Participant {
     fn roll_back(&mut self, job: JobId, stage: u32, now: Instant) {
         let Some(painting) = self.painting.as_mut().filter(|painting| painting.job() == job) else { return };
         painting.roll_back(stage);
+        let snapshot = painting.snapshot();
         painting.begin_stage(&mut self.requester, now);
         self.tell(Notice::RolledBack { stage });
+        if let Some(snapshot) = snapshot {
+            self.tell(Notice::Snapshot(Box::new(snapshot)));
+        }
     }
 
     fn give_up(&mut self, now: Instant) {

@@ -103,6 +103,8 @@ pub enum Notice {
         /// RGBA rows.
         rgba: Vec<u8>,
     },
+    /// The painting as a stage of an order that asks for it began: enough to go on from there.
+    Snapshot(Box<sampler::Snapshot>),
     /// This device computes for its own job.
     LocalBegan,
     /// The picture.

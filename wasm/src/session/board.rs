@@ -189,7 +189,11 @@ impl Board {
                 self.set_doing(String::new());
                 Vec::new()
             }
-            Notice::Listening(_) | Notice::RelayConnected | Notice::RelayLost | Notice::LocalBegan => Vec::new(),
+            Notice::Listening(_)
+            | Notice::RelayConnected
+            | Notice::RelayLost
+            | Notice::LocalBegan
+            | Notice::Snapshot(_) => Vec::new(),
         }
     }
 

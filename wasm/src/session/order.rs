@@ -49,7 +49,7 @@ pub fn check(recipe: Recipe, Model { card, scheduler }: &Model, seed: u64) -> Re
         plan,
     };
     let spec = JobSpec::new(request, card.id, &card.shape).map_err(|error| sentence(&error.to_string()))?;
-    let order = Order { spec, shape: card.shape, scheduler: scheduler.clone(), plan, preview: card.preview.clone() };
+    let order = Order { preview: card.preview.clone(), ..Order::new(spec, card.shape, scheduler.clone(), plan) };
     Ok(Checked { order, recipe, model: card.name.clone() })
 }
 

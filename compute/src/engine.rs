@@ -6,7 +6,7 @@ mod fake;
 use protocol::tensor::{self, TensorError};
 use protocol::unit::UnitError;
 use protocol::{Hash, JobId, JobSpec, ModelId, ModelShape, PlanKind, Unit, Work};
-use sampler::{Painter, PainterError, SchedulerConfig, Stage};
+use sampler::{Painter, PainterError, Run, SchedulerConfig, Stage};
 
 pub use diffusion::Diffusion;
 pub use fake::Fake;
@@ -79,9 +79,9 @@ fn check(
         return Err(EngineError::Model(unit.model));
     }
     unit.work.check(shape)?;
-    if let Work::Denoise { conditioning: named, .. } = &unit.work {
+    if let Some((named, _)) = unit.work.conditioning() {
         let bytes = conditioning.ok_or(EngineError::Conditioning("is missing"))?;
-        if Hash::of(bytes) != *named {
+        if Hash::of(bytes) != named {
             return Err(EngineError::Conditioning("is not the one it names"));
         }
     }
@@ -109,10 +109,8 @@ async fn paint(
             if !painter.is_wanted(unit.id) {
                 continue;
             }
-            let conditioning = match unit.work {
-                Work::Denoise { .. } => painter.conditioning().map(|(_, bytes)| bytes),
-                Work::Encode { .. } | Work::Decode { .. } | Work::Paint { .. } => None,
-            };
+            let conditioning = painter.conditioning().map(|(_, bytes)| bytes);
+            let conditioning = conditioning.filter(|_| unit.work.conditioning().is_some());
             let output = compute(&unit, &painter.input(unit.id), conditioning).await?;
             painter.accept(unit.id, &output).map_err(EngineError::Output)?;
         }
@@ -120,4 +118,17 @@ async fn paint(
     }
     let image = painter.image().expect("a painting that ends without an error has a picture");
     Ok([painter.latent(), image].concat())
+}
+
+/// Takes the steps of a run by computing their passes; gives its latent, then what is remembered.
+async fn take_steps(
+    mut run: Run,
+    conditioning: Option<&[u8]>,
+    mut compute: impl AsyncFnMut(&Unit, &[u8], Option<&[u8]>) -> Result<Vec<u8>, EngineError>,
+) -> Result<Vec<f32>, EngineError> {
+    while let Some((unit, input)) = run.next_pass() {
+        let output = compute(&unit, &input, conditioning).await?;
+        run.accept(&output).map_err(EngineError::Output)?;
+    }
+    Ok(run.output())
 }

@@ -61,6 +61,25 @@ fn a_picture_has_the_same_bits_in_one_unit_and_in_many_and_on_one_thread_and_on_
 }
 
 #[test]
+fn runs_of_steps_have_the_bits_of_single_steps_also_where_the_scheduler_remembers() {
+    // The second one's scheduler remembers a tensor.
+    for name in ["tests/fixtures/sd21-v-ddim-tiny", "models/demo"] {
+        let folder = ModelFolder::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name)).unwrap();
+        let mut engine = Diffusion::load(&folder, 2).unwrap();
+        let spec = spec(folder.id(), &folder.shape(), Size { width: 64, height: 64 });
+        let spec = JobSpec { steps: 5, ..spec };
+        let mut painted = |kind| {
+            let painter = Painter::new(JobId([1; 16]), spec.clone(), folder.shape(), folder.scheduler(), kind);
+            tensor::to_bytes(&paint_by_units(&mut engine, &mut painter.unwrap()))
+        };
+        let by_steps = painted(PlanKind::Cfg);
+        for steps in [1, 2, 5] {
+            assert_eq!(by_steps, painted(PlanKind::Runs { steps }), "{name} {steps}");
+        }
+    }
+}
+
+#[test]
 fn the_two_branches_have_the_same_bits_together_and_apart() {
     let (model, mut engine) = (folder().id(), engine(2));
     let conditioning = engine.compute(&unit(model, encode("a lake")), &[], None, &|| false).unwrap();
@@ -147,11 +166,16 @@ fn a_fake_engine_takes_its_time_and_gives_the_same_bits_in_one_unit_and_in_many(
     let first = fake.compute(&whole, &[], None, &|| false).unwrap();
     assert!(began.elapsed() >= Duration::from_millis(10), "a text, two steps of two branches and tiles, and a decode");
     let scheduler = fake.scheduler().clone();
-    for kind in [PlanKind::Cfg, PlanKind::Tiles, PlanKind::CfgTiles] {
+    let painted = |spec: &JobSpec, kind| {
         let mut painter = Painter::new(JobId([1; 16]), spec.clone(), SHAPE, &scheduler, kind).unwrap();
-        let units = paint_by_units(&mut Fake::new(model, SHAPE, Duration::ZERO), &mut painter);
-        assert_eq!(first, tensor::to_bytes(&units), "{kind:?}");
+        tensor::to_bytes(&paint_by_units(&mut Fake::new(model, SHAPE, Duration::ZERO), &mut painter))
+    };
+    for kind in [PlanKind::Cfg, PlanKind::Tiles, PlanKind::CfgTiles] {
+        assert_eq!(first, painted(&spec, kind), "{kind:?}");
     }
+    let mut untiled = spec;
+    untiled.layout.tiles = None;
+    assert_eq!(painted(&untiled, PlanKind::Runs { steps: 2 }), painted(&untiled, PlanKind::Tiles));
 }
 
 #[test]

@@ -5,9 +5,9 @@
 
 mod explain;
 
-use protocol::limits::STAGE_UNITS_MAX;
+use protocol::limits::{HISTORY_TENSORS_MAX, STAGE_UNITS_MAX};
 use protocol::unit::UnitError;
-use protocol::{Branches, Hash, JobSpec, ModelShape, PeerId, PlanChoice, PlanKind, SpecError, Tiling, Work};
+use protocol::{Branches, Hash, JobSpec, ModelShape, PeerId, PlanChoice, PlanKind, SpecError, Steps, Tiling, Work};
 
 use crate::exactness::Exactness;
 use crate::roster::Roster;
@@ -65,6 +65,8 @@ pub enum StageKind {
     Encode,
     /// One denoising step.
     Denoise,
+    /// Several denoising steps.
+    Run,
     /// Latent to pixels.
     Decode,
     /// All of it in one unit.
@@ -236,7 +238,7 @@ fn stages(kind: PlanKind, spec: &JobSpec, shape: &ModelShape, cut: Cut) -> Resul
             return Ok(vec![stage(StageKind::Paint, 1, 1, &Work::Paint { spec: Box::new(spec.clone()) })?]);
         }
         PlanKind::Cfg | PlanKind::CfgTiles => (Branches::Prompt, 2),
-        PlanKind::Tiles => (if spec.guided() { Branches::Both } else { Branches::Prompt }, 1),
+        PlanKind::Tiles | PlanKind::Runs { .. } => (if spec.guided() { Branches::Both } else { Branches::Prompt }, 1),
     };
     let negative = spec.guided().then(|| spec.negative.clone());
     let conditioning_rows = 1 + u32::from(spec.guided());
@@ -252,9 +254,28 @@ fn stages(kind: PlanKind, spec: &JobSpec, shape: &ModelShape, cut: Cut) -> Resul
     };
     let (tile_rows, tile_columns) = region(spec.layout.decode_tiles);
     let decode = Work::Decode { rows: tile_rows, columns: tile_columns };
-    Ok(vec![
-        stage(StageKind::Encode, 1, 1, &encode)?,
-        stage(StageKind::Denoise, spec.steps as usize, split * cut.tiles, &denoise)?,
-        stage(StageKind::Decode, 1, cut.decode_tiles, &decode)?,
-    ])
+    let mut stages = vec![stage(StageKind::Encode, 1, 1, &encode)?];
+    match kind {
+        PlanKind::Runs { steps: each } => {
+            let run = |count: u32| Work::Run {
+                conditioning: Hash::from_bytes([0; 32]),
+                guidance: spec.guidance,
+                wire: spec.layout.wire,
+                steps: Steps { first: spec.steps - count, count, in_all: spec.steps },
+                history: HISTORY_TENSORS_MAX as u32,
+                rows,
+                columns,
+            };
+            let each = each.clamp(1, spec.steps);
+            stages.push(stage(StageKind::Run, (spec.steps / each) as usize, 1, &run(each))?);
+            if !spec.steps.is_multiple_of(each) {
+                stages.push(stage(StageKind::Run, 1, 1, &run(spec.steps % each))?);
+            }
+        }
+        PlanKind::Whole | PlanKind::Cfg | PlanKind::Tiles | PlanKind::CfgTiles => {
+            stages.push(stage(StageKind::Denoise, spec.steps as usize, split * cut.tiles, &denoise)?);
+        }
+    }
+    stages.push(stage(StageKind::Decode, 1, cut.decode_tiles, &decode)?);
+    Ok(stages)
 }

@@ -27,6 +27,7 @@ pub struct Shape {
 enum Kind {
     Encode,
     Denoise,
+    Run,
     Decode,
     Paint,
 }
@@ -114,6 +115,7 @@ impl Shape {
         let kind = match work {
             Work::Encode { .. } => Kind::Encode,
             Work::Denoise { .. } => Kind::Denoise,
+            Work::Run { .. } => Kind::Run,
             Work::Decode { .. } => Kind::Decode,
             Work::Paint { .. } => Kind::Paint,
         };

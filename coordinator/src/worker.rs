@@ -423,21 +423,15 @@ impl Worker {
         if let Err(error) = tensor::check(input, unit.work.input_values(shape)) {
             return invalid(&format!("input: {error}"));
         }
-        match &unit.work {
-            Work::Denoise { conditioning, conditioning_rows, .. } => {
-                let bytes = conditioning_bytes(shape, *conditioning_rows as usize);
-                let Some(blob) = self.blobs.touch(conditioning) else {
-                    return Err(RefuseReason::UnknownBlob(*conditioning));
-                };
-                if blob.len() == bytes {
-                    Ok(Some(blob))
-                } else {
-                    invalid("the conditioning is not of the model's shape")
-                }
-            }
-            Work::Paint { spec } if spec.model != unit.model => invalid("the job is for another model"),
-            Work::Paint { .. } | Work::Encode { .. } | Work::Decode { .. } => Ok(None),
+        if let Work::Paint { spec } = &unit.work
+            && spec.model != unit.model
+        {
+            return invalid("the job is for another model");
         }
+        let Some((conditioning, rows)) = unit.work.conditioning() else { return Ok(None) };
+        let bytes = conditioning_bytes(shape, rows as usize);
+        let Some(blob) = self.blobs.touch(&conditioning) else { return Err(RefuseReason::UnknownBlob(conditioning)) };
+        if blob.len() == bytes { Ok(Some(blob)) } else { invalid("the conditioning is not of the model's shape") }
     }
 
     /// The lease that runs and whose result is wanted.

@@ -336,6 +336,7 @@ fn describe(work: &protocol::Work) -> &'static str {
     match work {
         protocol::Work::Encode { .. } => "reading the prompt",
         protocol::Work::Denoise { .. } => "a step",
+        protocol::Work::Run { .. } => "some steps",
         protocol::Work::Decode { .. } => "decoding",
         protocol::Work::Paint { .. } => "a whole picture",
     }

@@ -181,7 +181,7 @@ impl Tally {
     pub fn stage_ended(&mut self, stage: sampler::Stage, took: Duration) {
         let slot = match stage {
             sampler::Stage::Encode => &mut self.times.encode,
-            sampler::Stage::Denoise { .. } => &mut self.times.denoise,
+            sampler::Stage::Denoise { .. } | sampler::Stage::Run { .. } => &mut self.times.denoise,
             sampler::Stage::Decode => &mut self.times.decode,
             sampler::Stage::Whole => &mut self.times.whole,
             sampler::Stage::Done => return,

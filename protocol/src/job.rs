@@ -123,6 +123,11 @@ pub enum PlanKind {
     Tiles,
     /// One unit per tile, guidance branch and step.
     CfgTiles,
+    /// One unit per run of so many steps, over the whole canvas; for layouts without tiles.
+    Runs {
+        /// Steps of each run but the last, which may be shorter.
+        steps: u32,
+    },
 }
 
 impl Layout {

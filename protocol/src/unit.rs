@@ -3,8 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Hash, JobId, ModelId};
-use crate::job::{JobSpec, ModelShape};
-use crate::limits::{BODY_BYTES_MAX, PICTURE_PIXELS_MAX, PROMPT_BYTES_MAX, SIDE_PIXELS_MAX};
+use crate::job::{JobSpec, ModelShape, Wire};
+use crate::limits::{
+    BODY_BYTES_MAX, GUIDANCE_MAX, HISTORY_TENSORS_MAX, PICTURE_PIXELS_MAX, PROMPT_BYTES_MAX, SIDE_PIXELS_MAX, STEPS_MAX,
+};
 
 /// Where a unit stands in its job: stages follow each other, the units of one stage are independent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -60,6 +62,17 @@ impl Branches {
     }
 }
 
+/// Consecutive denoising steps of a job, counted from zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Steps {
+    /// The first of them.
+    pub first: u32,
+    /// How many.
+    pub count: u32,
+    /// How many the job has.
+    pub in_all: u32,
+}
+
 /// What a unit computes. All tensors are f32, row-major, little-endian on the wire.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Work {
@@ -86,6 +99,25 @@ pub enum Work {
         /// Latent columns of the region.
         columns: u32,
     },
+    /// Consecutive steps of the whole canvas, with guidance and the model's scheduler. In: the latent
+    /// `[latent_channels, rows, columns]`, then what the sampler remembers, `[history, latent_channels, rows, columns]`,
+    /// which is nothing before the job's first step. Out: the latent and what is remembered after the last of the steps.
+    Run {
+        /// SHA-256 of the conditioning's bytes, which travel in `Store`. It has two rows if the guidance is more than 1.
+        conditioning: Hash,
+        /// Guidance scale; 1 or less evaluates the prompt's branch alone.
+        guidance: f32,
+        /// Rounding of the model's outputs.
+        wire: Wire,
+        /// Which steps.
+        steps: Steps,
+        /// Tensors that the model's scheduler remembers.
+        history: u32,
+        /// Latent rows of the canvas.
+        rows: u32,
+        /// Latent columns of the canvas.
+        columns: u32,
+    },
     /// Latent to pixels. In: latent `[latent_channels, rows, columns]`. Out: `[3, rows * factor, columns * factor]`, each
     /// value in about [-1, 1].
     Decode {
@@ -108,12 +140,25 @@ pub enum Work {
 pub struct UnitError(pub &'static str);
 
 impl Work {
+    /// The conditioning that the work names, and how many rows it has.
+    pub fn conditioning(&self) -> Option<(Hash, u32)> {
+        match self {
+            Self::Denoise { conditioning, conditioning_rows, .. } => Some((*conditioning, *conditioning_rows)),
+            Self::Run { conditioning, guidance, .. } => Some((*conditioning, if *guidance > 1.0 { 2 } else { 1 })),
+            Self::Encode { .. } | Self::Decode { .. } | Self::Paint { .. } => None,
+        }
+    }
+
     /// Values in the input body.
     pub fn input_values(&self, shape: &ModelShape) -> usize {
         match self {
             Self::Encode { .. } | Self::Paint { .. } => 0,
             Self::Denoise { rows, columns, .. } | Self::Decode { rows, columns } => {
                 latent_values(shape, *rows, *columns)
+            }
+            Self::Run { steps, history, rows, columns, .. } => {
+                let remembered = if steps.first == 0 { 0 } else { *history as usize };
+                (1 + remembered) * latent_values(shape, *rows, *columns)
             }
         }
     }
@@ -128,6 +173,7 @@ impl Work {
                 (1 + usize::from(negative.is_some())) * shape.tokens as usize * shape.embedding_width as usize
             }
             Self::Denoise { branches, rows, columns, .. } => branches.count() * latent_values(shape, *rows, *columns),
+            Self::Run { history, rows, columns, .. } => (1 + *history as usize) * latent_values(shape, *rows, *columns),
             Self::Decode { rows, columns } => pixels(*rows, *columns),
             Self::Paint { spec } => {
                 let (rows, columns) = spec.size.cells(shape);
@@ -143,6 +189,10 @@ impl Work {
             Self::Encode { .. } => 64,
             Self::Denoise { branches, rows, columns, .. } => {
                 branches.count() as u64 * u64::from(*rows) * u64::from(*columns)
+            }
+            Self::Run { guidance, steps, rows, columns, .. } => {
+                let passes = u64::from(steps.count) * if *guidance > 1.0 { 2 } else { 1 };
+                passes * u64::from(*rows) * u64::from(*columns)
             }
             Self::Decode { rows, columns } => u64::from(*rows) * u64::from(*columns),
             Self::Paint { spec } => {
@@ -168,6 +218,15 @@ impl Work {
                 region(*rows, *columns)
                     && (0.0..=1000.0).contains(timestep)
                     && branches.rows(*conditioning_rows as usize).is_some()
+            }
+            Self::Run { guidance, steps, history, rows, columns, .. } => {
+                let end = steps.first.checked_add(steps.count);
+                region(*rows, *columns)
+                    && (0.0..=GUIDANCE_MAX).contains(guidance)
+                    && (1..=STEPS_MAX).contains(&steps.in_all)
+                    && steps.count > 0
+                    && end.is_some_and(|end| end <= steps.in_all)
+                    && *history as usize <= HISTORY_TENSORS_MAX
             }
             Self::Decode { rows, columns } => region(*rows, *columns),
             Self::Paint { spec } => spec.check(shape).is_ok(),
@@ -222,6 +281,38 @@ mod tests {
             assert!(denoise(rows, columns, timestep).check(&SHAPE).is_err(), "{rows} {columns} {timestep}");
         }
         assert!(Work::Encode { prompt: "x".repeat(PROMPT_BYTES_MAX + 1), negative: None }.check(&SHAPE).is_err());
+    }
+
+    #[test]
+    fn a_run_of_steps_carries_what_the_sampler_remembers_and_is_held_to_its_job() {
+        let run = |first, count, in_all, history| Work::Run {
+            conditioning: Hash::of(b""),
+            guidance: 3.0,
+            wire: Wire::F32,
+            steps: Steps { first, count, in_all },
+            history,
+            rows: 16,
+            columns: 48,
+        };
+        let latent = 8 * 16 * 48;
+        let values = |work: Work| (work.input_values(&SHAPE), work.output_values(&SHAPE));
+        assert_eq!(values(run(0, 4, 20, 1)), (latent, 2 * latent));
+        assert_eq!(values(run(4, 4, 20, 1)), (2 * latent, 2 * latent));
+        assert_eq!(values(run(4, 4, 20, 0)), (latent, latent));
+        assert_eq!(run(4, 4, 20, 0).cost(&SHAPE), 4 * 2 * 16 * 48);
+        assert_eq!(run(4, 4, 20, 0).conditioning(), Some((Hash::of(b""), 2)));
+        assert!(run(16, 4, 20, 1).check(&SHAPE).is_ok());
+        for (first, count, in_all, history) in [
+            (0, 0, 20, 0),
+            (17, 4, 20, 0),
+            (u32::MAX, 1, 20, 0),
+            (1, u32::MAX, 20, 0),
+            (0, 1, 0, 0),
+            (0, 1, 201, 0),
+            (0, 1, 1, 2),
+        ] {
+            assert!(run(first, count, in_all, history).check(&SHAPE).is_err(), "{first} {count} {in_all} {history}");
+        }
     }
 
     #[test]

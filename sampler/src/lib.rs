@@ -11,5 +11,5 @@ pub mod painter;
 pub mod schedule;
 pub mod wire;
 
-pub use painter::{PaintError, Painter, PainterError, Snapshot, SnapshotError, Stage, paint};
+pub use painter::{PaintError, Painter, PainterError, Run, Snapshot, SnapshotError, Stage, paint};
 pub use schedule::{Schedule, ScheduleError, SchedulerConfig};

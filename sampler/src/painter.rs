@@ -3,6 +3,7 @@
 
 mod denoiser;
 mod drive;
+mod run;
 mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ use crate::wire;
 
 use denoiser::Denoiser;
 pub use drive::{PaintError, paint};
+pub use run::Run;
 pub use snapshot::{Snapshot, SnapshotError};
 use units::Units;
 
@@ -31,6 +33,15 @@ pub enum Stage {
     Denoise {
         /// The step, counted from zero.
         step: u32,
+        /// Steps in all.
+        steps: u32,
+    },
+    /// What is left of the latent after some steps.
+    Run {
+        /// The first step, counted from zero.
+        first: u32,
+        /// How many steps.
+        count: u32,
         /// Steps in all.
         steps: u32,
     },
@@ -71,6 +82,9 @@ pub enum PainterError {
         /// Values given.
         found: usize,
     },
+    /// Runs of steps are of the whole canvas.
+    #[error("steps can be handed over in runs only where the layout has no tiles")]
+    Runs,
     /// A snapshot that is not one of this job on this model, or that this kind of plan cannot go on with.
     #[error("the painting cannot go on from its checkpoint: {0}")]
     Snapshot(&'static str),
@@ -109,6 +123,9 @@ impl Painter {
         let branches = if spec.guided() { 2 } else { 1 };
         let layout = spec.layout;
         let denoise_units = branches * canvas::tile_count(rows, columns, layout.tiles);
+        if matches!(kind, PlanKind::Runs { .. }) && layout.tiles.is_some() {
+            return Err(PainterError::Runs);
+        }
         let most = denoise_units.max(canvas::tile_count(rows, columns, layout.decode_tiles));
         if most > STAGE_UNITS_MAX {
             return Err(PainterError::Units { units: most });
@@ -123,6 +140,8 @@ impl Painter {
             tiles: Grid::new(rows, columns, layout.tiles),
             decode_tiles: Grid::new(rows, columns, layout.decode_tiles),
             timesteps: schedule.timesteps().to_vec(),
+            history: schedule.history_tensors() as u32,
+            from_step: 0,
             spec,
         };
         units.check()?;
@@ -159,9 +178,9 @@ impl Painter {
         if conditioning.as_ref().is_some_and(|bytes| bytes.len() != conditioning_bytes) {
             return refuse("its conditioning is not of this model's shape");
         }
-        let Some(stage) = units.stage_after(conditioning.as_ref().map(|_| steps_done)) else {
+        if steps_done > units.spec.steps || (kind == PlanKind::Whole && conditioning.is_some()) {
             return refuse("no stage of this plan begins where it stopped");
-        };
+        }
         let remembers = steps_done > 0 && painter.denoiser.schedule().history_tensors() > 0;
         let is_whole = |tensor: &Vec<f32>| tensor.len() == painter.denoiser.latent().len();
         if !is_whole(&latent) || history.is_some() != remembers || !history.as_ref().is_none_or(is_whole) {
@@ -169,8 +188,10 @@ impl Painter {
         }
         painter.denoiser.restore(latent, history);
         painter.conditioning = conditioning.map(|bytes| (Hash::of(&bytes), bytes));
-        painter.cost_before = painter.units.cost_of(0..stage);
-        painter.open_stage(stage);
+        if painter.conditioning.is_some() {
+            painter.units.from_step = steps_done;
+            painter.open_stage(painter.units.stage_after(steps_done));
+        }
         Ok(painter)
     }
 
@@ -178,7 +199,7 @@ impl Painter {
     pub fn with_noise(mut self, noise: &[f32]) -> Result<Self, PainterError> {
         let used = match self.units.kind {
             PlanKind::Whole => 0,
-            PlanKind::Cfg | PlanKind::Tiles | PlanKind::CfgTiles => self.latent().len(),
+            PlanKind::Cfg | PlanKind::Tiles | PlanKind::CfgTiles | PlanKind::Runs { .. } => self.latent().len(),
         };
         if noise.len() != used {
             return Err(PainterError::Noise { expected: used, found: noise.len() });
@@ -197,7 +218,8 @@ impl Painter {
         let mut values = tensor::from_bytes(output, work.output_values(&self.units.shape))?;
         match work {
             Work::Denoise { .. } => wire::round(&mut values, self.units.spec.layout.wire),
-            Work::Encode { .. } | Work::Decode { .. } | Work::Paint { .. } => {}
+            // The steps of a run are rounded one by one, where they are taken.
+            Work::Encode { .. } | Work::Run { .. } | Work::Decode { .. } | Work::Paint { .. } => {}
         }
         self.outputs[id.index as usize] = Some(values);
         Ok(())
@@ -210,7 +232,6 @@ impl Painter {
         if stage == Stage::Done || !self.is_stage_complete() {
             return;
         }
-        self.cost_before = self.progress().0;
         let outputs: Vec<Vec<f32>> = std::mem::take(&mut self.outputs).into_iter().flatten().collect();
         match stage {
             Stage::Encode => {
@@ -218,6 +239,11 @@ impl Painter {
                 self.conditioning = Some((Hash::of(&bytes), bytes));
             }
             Stage::Denoise { step, .. } => self.denoiser.take_step(step as usize, &self.units.tiles, &outputs),
+            Stage::Run { .. } => {
+                let mut latent = outputs.concat();
+                let history = latent.split_off(self.latent().len());
+                self.denoiser.restore(latent, (!history.is_empty()).then_some(history));
+            }
             Stage::Decode => self.image = Some(self.pixel_grid.merge(3, &outputs)),
             Stage::Whole => {
                 let mut latent = outputs.concat();
@@ -283,6 +309,9 @@ impl Painter {
         if id.stage != self.stage || id.index as usize >= self.outputs.len() {
             return Vec::new();
         }
+        if let Stage::Run { .. } = self.stage() {
+            return tensor::to_bytes(&self.input);
+        }
         match self.units.grid(self.stage()) {
             Some(grid) => tensor::to_bytes(&grid.cut(&self.input, self.units.tile(self.stage(), id.index))),
             None => Vec::new(),
@@ -334,8 +363,10 @@ impl Painter {
         self.stage = index;
         let stage = self.stage();
         self.outputs = vec![None; self.units.count(stage)];
+        self.cost_before = self.units.cost_before(stage);
         match stage {
             Stage::Denoise { step, .. } => self.input = self.denoiser.input(step as usize),
+            Stage::Run { .. } => self.input = self.denoiser.tensors(),
             Stage::Decode => self.input = self.latent().to_vec(),
             Stage::Encode | Stage::Whole | Stage::Done => self.input.clear(),
         }

@@ -4,9 +4,9 @@ use burn::tensor::{Device, Tensor, TensorData};
 use protocol::tensor;
 use protocol::unit::UnitError;
 use protocol::{ModelId, ModelShape, Unit, Work};
-use sampler::SchedulerConfig;
+use sampler::{Run, SchedulerConfig};
 
-use super::{Engine, EngineError, check, paint, to_output};
+use super::{Engine, EngineError, check, paint, take_steps, to_output};
 use crate::clip::Clip;
 use crate::folder::ModelFolder;
 use crate::pace::{Cancelled, Free, Pace, Stop, finish};
@@ -92,16 +92,27 @@ impl Diffusion {
         conditioning: Option<&[u8]>,
         pace: &dyn Pace,
     ) -> Result<Vec<u8>, EngineError> {
-        let Work::Paint { spec } = &unit.work else { return self.piece(unit, input, conditioning, pace).await };
-        check(unit, (self.id, &self.shape), input, conditioning)?;
         let piece = async |unit: &Unit, input: &[u8], conditioning: Option<&[u8]>| {
             self.piece(unit, input, conditioning, pace).await
         };
-        let values = paint(unit.job, spec, &self.shape, &self.scheduler, piece).await?;
+        let check = || check(unit, (self.id, &self.shape), input, conditioning);
+        let values = match &unit.work {
+            Work::Encode { .. } | Work::Denoise { .. } | Work::Decode { .. } => {
+                return self.piece(unit, input, conditioning, pace).await;
+            }
+            Work::Run { .. } => {
+                let run = Run::new(unit, &self.shape, &self.scheduler, check()?)?;
+                take_steps(run, conditioning, piece).await?
+            }
+            Work::Paint { spec } => {
+                check()?;
+                paint(unit.job, spec, &self.shape, &self.scheduler, piece).await?
+            }
+        };
         to_output(unit, &self.shape, &values)
     }
 
-    /// Computes a unit that is not a whole picture.
+    /// Computes a unit that is one evaluation of a network.
     async fn piece(
         &self,
         unit: &Unit,
@@ -127,7 +138,9 @@ impl Diffusion {
                 self.denoise(&input, [*rows, *columns], *timestep, &texts, pace).await?
             }
             Work::Decode { rows, columns } => self.decode(input, [*rows, *columns], pace).await?,
-            Work::Paint { .. } => return Err(EngineError::Unit(UnitError("a whole picture is no piece of one"))),
+            Work::Run { .. } | Work::Paint { .. } => {
+                return Err(EngineError::Unit(UnitError("several steps are no piece of one")));
+            }
         };
         to_output(unit, &shape, &values)
     }

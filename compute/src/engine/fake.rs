@@ -4,9 +4,9 @@
 use std::time::{Duration, Instant};
 
 use protocol::{Branches, Hash, ModelId, ModelShape, Unit, Work};
-use sampler::SchedulerConfig;
+use sampler::{Run, SchedulerConfig};
 
-use super::{Engine, EngineError, check, paint, to_output};
+use super::{Engine, EngineError, check, paint, take_steps, to_output};
 use crate::pace::{Stop, finish};
 
 /// How long it waits before it asks again whether it is cancelled.
@@ -27,7 +27,8 @@ pub struct Fake {
 }
 
 impl Fake {
-    /// An engine for one model, whose every unit takes `cost`. A whole picture takes as long as the units it stands for.
+    /// An engine for one model, whose every unit takes `cost`. A whole picture, or a run of steps, takes as long as the units it
+    /// stands for.
     pub fn new(id: ModelId, shape: ModelShape, cost: Duration) -> Self {
         let scheduler = SchedulerConfig::parse(SCHEDULER).expect("the constant is a supported scheduler");
         Self { id, shape, cost, scheduler }
@@ -71,13 +72,20 @@ impl Engine for Fake {
         cancelled: Stop<'_>,
     ) -> Result<Vec<u8>, EngineError> {
         let shape = self.shape;
-        check(unit, (self.id, &shape), input, conditioning)?;
+        let checked = check(unit, (self.id, &shape), input, conditioning)?;
         let values = match &unit.work {
             Work::Encode { .. } | Work::Denoise { .. } | Work::Decode { .. } => {
                 self.wait(cancelled)?;
                 let passes = passes(&unit.work);
                 let values = unit.work.output_values(&shape) / passes.len();
                 passes.iter().flat_map(|pass| stand_in(pass, input, conditioning, values)).collect()
+            }
+            Work::Run { .. } => {
+                let run = Run::new(unit, &shape, &self.scheduler, checked)?;
+                let compute = async |unit: &Unit, input: &[u8], conditioning: Option<&[u8]>| {
+                    self.compute(unit, input, conditioning, cancelled)
+                };
+                finish(take_steps(run, conditioning, compute))?
             }
             Work::Paint { spec } => {
                 let scheduler = self.scheduler.clone();

@@ -54,6 +54,7 @@ impl Plan {
         match self.kind {
             PlanKind::Whole => "one unit paints the whole picture".into(),
             PlanKind::Cfg => "each step is two units, one for each guidance branch of the whole canvas".into(),
+            PlanKind::Runs { steps } => format!("each unit is {} of the whole canvas", count(steps as usize, "step")),
             PlanKind::Tiles if self.cut.tiles == 1 => "each step is one unit, the whole canvas".into(),
             PlanKind::Tiles => format!("each step is {}, one for each tile", count(self.cut.tiles, "unit")),
             PlanKind::CfgTiles => {
@@ -80,6 +81,7 @@ impl Plan {
         let stage = |stage: &StagePlan| match stage.kind {
             StageKind::Encode => format!("{} to read the prompt", stage.units),
             StageKind::Denoise => format!("{} in each of {}", stage.units, count(stage.times, "step")),
+            StageKind::Run => format!("{} for the steps", stage.times * stage.units),
             StageKind::Decode => format!("{} to make pixels", stage.units),
             StageKind::Paint => format!("{} to do everything", stage.units),
         };
@@ -102,6 +104,7 @@ fn name(kind: PlanKind) -> &'static str {
     match kind {
         PlanKind::Whole => "the whole picture on one worker",
         PlanKind::Cfg => "the guidance branches on two workers",
+        PlanKind::Runs { .. } => "several steps in one unit",
         PlanKind::Tiles => "one unit for each tile",
         PlanKind::CfgTiles => "one unit for each guidance branch of each tile",
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use protocol::limits::ATTEMPTS_MAX;
-use protocol::{Hash, LeaseId, ModelId, ModelShape, PeerId, Unit, UnitId, Work};
+use protocol::{Hash, LeaseId, ModelId, ModelShape, PeerId, Unit, UnitId};
 
 use super::answers::{Answer, Check};
 use crate::trust::TrustDomain;
@@ -159,10 +159,8 @@ impl Stage {
 
     /// The conditioning that the unit names, if it names the stage's.
     pub(super) fn conditioning_of(&self, unit: &Unit) -> Option<(Hash, Arc<[u8]>)> {
-        match &unit.work {
-            Work::Denoise { conditioning, .. } => self.conditioning.clone().filter(|(hash, _)| hash == conditioning),
-            Work::Encode { .. } | Work::Decode { .. } | Work::Paint { .. } => None,
-        }
+        let (named, _) = unit.work.conditioning()?;
+        self.conditioning.clone().filter(|(hash, _)| *hash == named)
     }
 }
 

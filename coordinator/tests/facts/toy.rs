@@ -67,7 +67,7 @@ pub fn compute(work: &Work, input: &[u8], conditioning: Option<&[u8]>) -> Vec<u8
             mix(&timestep.to_le_bytes());
             mix(&[*branches as u8]);
         }
-        Work::Decode { .. } | Work::Paint { .. } => {}
+        Work::Run { .. } | Work::Decode { .. } | Work::Paint { .. } => {}
     }
     let mut rng = Rng(state);
     let value = |_| (rng.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0;
@@ -190,5 +190,5 @@ pub fn reference(picture: Picture) -> Vec<u8> {
 }
 
 fn named_blob<'a>(work: &Work, conditioning: Option<&'a (Hash, Arc<[u8]>)>) -> Option<&'a [u8]> {
-    matches!(work, Work::Denoise { .. }).then(|| &*conditioning.unwrap().1)
+    work.conditioning().is_some().then(|| &*conditioning.unwrap().1)
 }

@@ -29,13 +29,27 @@ impl Denoiser {
         denoiser
     }
 
+    /// Goes on with a latent and what is remembered of the steps before it; `guidance` as in a [`JobSpec`].
+    pub fn going_on(
+        channels: u32,
+        guidance: f32,
+        schedule: Schedule,
+        latent: Vec<f32>,
+        history: Option<Vec<f32>>,
+    ) -> Self {
+        let guidance = (guidance > 1.0).then_some(guidance);
+        let mut denoiser = Self { channels: channels as usize, guidance, schedule, latent: Vec::new() };
+        denoiser.restore(latent, history);
+        denoiser
+    }
+
     /// Starts from these standard normal values instead.
     pub fn start_from(&mut self, noise: &[f32]) {
         let sigma = self.schedule.init_noise_sigma();
         self.latent = noise.iter().map(|value| value * sigma).collect();
     }
 
-    /// Goes on from what another denoiser of the same job had after some step.
+    /// Goes on from what another denoiser of the same job had after some step; `history` as [`Denoiser::tensors`] has it.
     pub fn restore(&mut self, latent: Vec<f32>, history: Option<Vec<f32>>) {
         self.latent = latent;
         self.schedule.remember(history);
@@ -66,6 +80,11 @@ impl Denoiser {
         let mut input = self.latent.clone();
         self.schedule.scale_model_input(step, &mut input);
         input
+    }
+
+    /// The latent after the last step taken, then what is remembered of it: all that goes over to another denoiser.
+    pub fn tensors(&self) -> Vec<f32> {
+        [self.latent.as_slice(), self.schedule.history().unwrap_or_default()].concat()
     }
 
     /// The latent after the last step taken.

@@ -1,7 +1,7 @@
 //! The serial driver: computes every unit of a painter where it stands, one after the other.
 
 use protocol::tensor::TensorError;
-use protocol::{Unit, UnitId, Work};
+use protocol::{Unit, UnitId};
 
 use super::{Painter, Stage};
 
@@ -32,10 +32,8 @@ pub fn paint<E>(
             if !painter.is_wanted(unit.id) {
                 continue;
             }
-            let conditioning = match unit.work {
-                Work::Denoise { .. } => painter.conditioning().map(|(_, bytes)| bytes),
-                Work::Encode { .. } | Work::Decode { .. } | Work::Paint { .. } => None,
-            };
+            let conditioning = painter.conditioning().map(|(_, bytes)| bytes);
+            let conditioning = conditioning.filter(|_| unit.work.conditioning().is_some());
             let output = compute(&unit, &painter.input(unit.id), conditioning).map_err(PaintError::Compute)?;
             painter.accept(unit.id, &output).map_err(|error| PaintError::Output { unit: unit.id, error })?;
         }

@@ -63,6 +63,13 @@ fn compute(unit: &Unit, input: &[u8], conditioning: Option<&[u8]>) -> Result<Vec
             let rows = branches.rows(*conditioning_rows as usize).ok_or("no such row")?;
             rows.into_iter().flat_map(pass).collect()
         }
+        Work::Run { .. } => {
+            let mut run = Run::new(unit, &SHAPE, &scheduler(), values).map_err(|error| error.to_string())?;
+            while let Some((unit, input)) = run.next_pass() {
+                run.accept(&compute(&unit, &input, conditioning)?).map_err(|error| error.to_string())?;
+            }
+            run.output()
+        }
         Work::Decode { rows, columns } => {
             let (rows, columns) = (*rows as usize, *columns as usize);
             let pixel = |index: usize| {
@@ -105,6 +112,22 @@ fn every_kind_of_plan_gives_the_same_bits() {
             }
         }
     }
+}
+
+#[test]
+fn runs_of_any_number_of_steps_give_the_same_bits() {
+    for guidance in [1.0, 3.5] {
+        for wire in [Wire::F32, Wire::F16] {
+            let spec = spec(guidance, false, wire);
+            let whole = bits(&painted(&spec, PlanKind::Whole));
+            for steps in 0..7 {
+                assert_eq!(bits(&painted(&spec, PlanKind::Runs { steps })), whole, "{guidance} {wire:?} {steps}");
+            }
+        }
+    }
+    let tiled =
+        Painter::new(JobId([1; 16]), spec(3.5, true, Wire::F32), SHAPE, &scheduler(), PlanKind::Runs { steps: 2 });
+    assert_eq!(tiled.unwrap_err(), PainterError::Runs);
 }
 
 #[test]
@@ -230,8 +253,10 @@ fn an_output_that_lies_is_refused_and_changes_nothing() {
 
 #[test]
 fn progress_grows_to_its_total() {
-    for kind in [PlanKind::Whole, PlanKind::Cfg, PlanKind::Tiles, PlanKind::CfgTiles] {
-        let mut painter = painter(&spec(3.0, true, Wire::F32), kind);
+    let kinds = [PlanKind::Whole, PlanKind::Cfg, PlanKind::Tiles, PlanKind::CfgTiles, PlanKind::Runs { steps: 3 }];
+    for kind in kinds {
+        let is_tiled = !matches!(kind, PlanKind::Runs { .. });
+        let mut painter = painter(&spec(3.0, is_tiled, Wire::F32), kind);
         let total = painter.progress().1;
         let mut before = None;
         while painter.stage() != Stage::Done {

@@ -1,14 +1,12 @@
 //! Cuts a job into stages and units: a pure function of the job, the model's shape and the plan's kind.
 
-use std::ops::Range;
-
 use protocol::unit::UnitError;
-use protocol::{Branches, Hash, JobId, JobSpec, ModelShape, PlanKind, Work};
+use protocol::{Branches, Hash, JobId, JobSpec, ModelShape, PlanKind, Steps, Work};
 
 use super::Stage;
 use crate::canvas::Grid;
 
-/// Stages beside the denoising steps: encoding before, decoding after.
+/// Stages beside the denoising ones: encoding before, decoding after.
 const STAGES_AROUND_STEPS: u32 = 2;
 
 /// What the units of a job follow from.
@@ -23,41 +21,48 @@ pub struct Units {
     /// Tiles of the decoder, in latent cells.
     pub decode_tiles: Grid,
     pub timesteps: Vec<f32>,
+    /// Tensors that the schedule remembers.
+    pub history: u32,
+    /// Steps that were taken before the painting went on; a run of steps that began before is only finished.
+    pub from_step: u32,
 }
 
 impl Units {
     pub fn stages(&self) -> u32 {
         match self.kind {
             PlanKind::Whole => 1,
-            PlanKind::Cfg | PlanKind::Tiles | PlanKind::CfgTiles => self.spec.steps + STAGES_AROUND_STEPS,
+            PlanKind::Cfg | PlanKind::Tiles | PlanKind::CfgTiles | PlanKind::Runs { .. } => {
+                self.spec.steps.div_ceil(self.steps_per_stage()) + STAGES_AROUND_STEPS
+            }
         }
     }
 
     pub fn stage(&self, index: u32) -> Stage {
-        let steps = self.spec.steps;
         match self.kind {
             PlanKind::Whole if index == 0 => Stage::Whole,
             PlanKind::Whole => Stage::Done,
-            PlanKind::Cfg | PlanKind::Tiles | PlanKind::CfgTiles => match index {
-                0 => Stage::Encode,
-                index if index <= steps => Stage::Denoise { step: index - 1, steps },
-                index if index == steps + 1 => Stage::Decode,
-                _ => Stage::Done,
-            },
+            PlanKind::Cfg | PlanKind::Tiles | PlanKind::CfgTiles | PlanKind::Runs { .. } => {
+                let last = self.stages() - 1;
+                match index {
+                    0 => Stage::Encode,
+                    index if index < last => self.steps_of(index),
+                    index if index == last => Stage::Decode,
+                    _ => Stage::Done,
+                }
+            }
         }
     }
 
-    /// The stage that begins when this many steps are taken, or the prompt is not read; `None` if none begins there.
-    pub fn stage_after(&self, steps_done: Option<u32>) -> Option<u32> {
-        let Some(steps_done) = steps_done else { return Some(0) };
-        (0..self.stages()).find(|&index| index > 0 && self.steps_done(self.stage(index)) == Some(steps_done))
+    /// The stage that takes the step after so many, or decodes after the last.
+    pub fn stage_after(&self, steps_done: u32) -> u32 {
+        if steps_done < self.spec.steps { 1 + steps_done / self.steps_per_stage() } else { self.stages() - 1 }
     }
 
     /// Steps that are taken when a stage begins; `None` after the last.
     pub fn steps_done(&self, stage: Stage) -> Option<u32> {
         match stage {
             Stage::Encode | Stage::Whole => Some(0),
-            Stage::Denoise { step, .. } => Some(step),
+            Stage::Denoise { step: first, .. } | Stage::Run { first, .. } => Some(first),
             Stage::Decode => Some(self.spec.steps),
             Stage::Done => None,
         }
@@ -66,7 +71,7 @@ impl Units {
     /// Number of units in a stage.
     pub fn count(&self, stage: Stage) -> usize {
         match stage {
-            Stage::Encode | Stage::Whole => 1,
+            Stage::Encode | Stage::Whole | Stage::Run { .. } => 1,
             Stage::Denoise { .. } => self.tiles.count() * self.branches().len(),
             Stage::Decode => self.decode_tiles.count(),
             Stage::Done => 0,
@@ -78,7 +83,7 @@ impl Units {
         match stage {
             Stage::Denoise { .. } => Some(&self.tiles),
             Stage::Decode => Some(&self.decode_tiles),
-            Stage::Encode | Stage::Whole | Stage::Done => None,
+            Stage::Encode | Stage::Run { .. } | Stage::Whole | Stage::Done => None,
         }
     }
 
@@ -86,7 +91,7 @@ impl Units {
     pub fn tile(&self, stage: Stage, index: u32) -> usize {
         match stage {
             Stage::Denoise { .. } => index as usize / self.branches().len(),
-            Stage::Encode | Stage::Decode | Stage::Whole | Stage::Done => index as usize,
+            Stage::Encode | Stage::Run { .. } | Stage::Decode | Stage::Whole | Stage::Done => index as usize,
         }
     }
 
@@ -113,6 +118,18 @@ impl Units {
                     columns: region.columns,
                 })
             }
+            Stage::Run { first, count, steps: in_all } => {
+                let (rows, columns) = self.spec.size.cells(&self.shape);
+                Some(Work::Run {
+                    conditioning,
+                    guidance: self.spec.guidance,
+                    wire: self.spec.layout.wire,
+                    steps: Steps { first, count, in_all },
+                    history: self.history,
+                    rows,
+                    columns,
+                })
+            }
             Stage::Decode => {
                 let region = self.decode_tiles.region(index as usize);
                 Some(Work::Decode { rows: region.rows, columns: region.columns })
@@ -124,19 +141,28 @@ impl Units {
 
     /// Cost of all units of the job.
     pub fn cost(&self) -> u64 {
-        self.cost_of(0..self.stages())
+        self.cost_before(Stage::Done)
     }
 
-    /// Cost of all units of some stages.
-    pub fn cost_of(&self, stages: Range<u32>) -> u64 {
-        stages
-            .map(|stage| {
-                let stage = self.stage(stage);
-                // The units of one stage differ in nothing that costs.
-                let unit = self.work(stage, 0, Hash::of(&[]));
-                self.count(stage) as u64 * unit.map_or(0, |work| work.cost(&self.shape))
-            })
-            .sum()
+    /// Cost of all units of the stages before this one.
+    pub fn cost_before(&self, stage: Stage) -> u64 {
+        let of = |stage: Stage| {
+            // The units of one stage differ in nothing that costs.
+            let unit = self.work(stage, 0, Hash::of(&[]));
+            self.count(stage) as u64 * unit.map_or(0, |work| work.cost(&self.shape))
+        };
+        let steps = self.spec.steps;
+        // However steps are cut into stages, they cost the same.
+        let step = || of(Stage::Denoise { step: 0, steps });
+        match (self.kind, stage) {
+            (_, Stage::Encode | Stage::Whole) => 0,
+            (PlanKind::Whole, _) => of(Stage::Whole),
+            (_, Stage::Denoise { step: first, .. } | Stage::Run { first, .. }) => {
+                of(Stage::Encode) + u64::from(first) * step()
+            }
+            (_, Stage::Decode) => of(Stage::Encode) + u64::from(steps) * step(),
+            (_, Stage::Done) => self.cost_before(Stage::Decode) + of(Stage::Decode),
+        }
     }
 
     /// Checks the units of every stage against the limits.
@@ -148,13 +174,36 @@ impl Units {
         Ok(())
     }
 
+    /// The steps of a stage between encoding and decoding.
+    fn steps_of(&self, index: u32) -> Stage {
+        let (steps, each) = (self.spec.steps, self.steps_per_stage());
+        let first = (index - 1) * each;
+        match self.kind {
+            PlanKind::Runs { .. } => {
+                let end = (first + each).min(steps);
+                let first = if end > self.from_step { first.max(self.from_step) } else { first };
+                Stage::Run { first, count: end - first, steps }
+            }
+            PlanKind::Whole | PlanKind::Cfg | PlanKind::Tiles | PlanKind::CfgTiles => {
+                Stage::Denoise { step: first, steps }
+            }
+        }
+    }
+
+    fn steps_per_stage(&self) -> u32 {
+        match self.kind {
+            PlanKind::Whole | PlanKind::Cfg | PlanKind::Tiles | PlanKind::CfgTiles => 1,
+            PlanKind::Runs { steps } => steps.clamp(1, self.spec.steps),
+        }
+    }
+
     /// What the units of one tile evaluate, in canonical order.
     fn branches(&self) -> &'static [Branches] {
         if !self.spec.guided() {
             return &[Branches::Prompt];
         }
         match self.kind {
-            PlanKind::Whole | PlanKind::Tiles => &[Branches::Both],
+            PlanKind::Whole | PlanKind::Tiles | PlanKind::Runs { .. } => &[Branches::Both],
             PlanKind::Cfg | PlanKind::CfgTiles => &[Branches::Negative, Branches::Prompt],
         }
     }

@@ -268,6 +268,9 @@ impl Board {
         let (step, doing) = match stage {
             Stage::Encode => (None, "reading the prompt".to_owned()),
             Stage::Denoise { step, steps } => (Some(step + 1), format!("step {} of {steps}", step + 1)),
+            Stage::Run { first, count, steps } => {
+                (Some(first + count), format!("steps {} to {} of {steps}", first + 1, first + count))
+            }
             Stage::Decode => (None, "developing the picture".to_owned()),
             Stage::Whole => (None, "painting".to_owned()),
             Stage::Done => (None, "done".to_owned()),

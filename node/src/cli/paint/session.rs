@@ -143,8 +143,10 @@ impl Session<'_> {
             Notice::Unit { by, units, done, total, stage } => {
                 self.screen.set_total(*total);
                 let mut fields = json!({ "units": units, "by": by.as_str(), "done": done, "total": total });
-                if let sampler::Stage::Denoise { step, .. } = stage {
-                    fields["step"] = (step + 1).into();
+                match stage {
+                    sampler::Stage::Denoise { step, .. } => fields["step"] = (step + 1).into(),
+                    sampler::Stage::Run { first, count, .. } => fields["step"] = (first + count).into(),
+                    sampler::Stage::Encode | sampler::Stage::Decode | sampler::Stage::Whole | sampler::Stage::Done => {}
                 }
                 self.screen.progress("unit", *done, stage_text(*stage), fields);
             }
@@ -183,6 +185,7 @@ fn stage_text(stage: sampler::Stage) -> String {
     match stage {
         sampler::Stage::Encode => "reading the prompt".into(),
         sampler::Stage::Denoise { step, steps } => format!("step {} of {steps}", step + 1),
+        sampler::Stage::Run { first, count, steps } => format!("steps {} to {} of {steps}", first + 1, first + count),
         sampler::Stage::Decode => "decoding".into(),
         sampler::Stage::Whole => "painting".into(),
         sampler::Stage::Done => "done".into(),

@@ -63,6 +63,45 @@ fn a_painting_resumed_at_any_stage_under_any_plan_and_scheduler_has_the_same_bit
 }
 
 #[test]
+fn runs_of_steps_go_on_from_any_step_and_leave_snapshots_like_others() {
+    let spec = spec(3.5, false, Wire::F32);
+    let undisturbed = painted(&spec, PlanKind::Cfg);
+    let runs = |steps| PlanKind::Runs { steps };
+    for (before, after) in
+        [(PlanKind::Tiles, runs(3)), (runs(3), PlanKind::Cfg), (runs(1), runs(2)), (runs(3), runs(9))]
+    {
+        let mut painter = painter(&spec, before);
+        while let Some(snapshot) = painter.snapshot() {
+            let mut resumed = go_on(snapshot.clone(), &scheduler(), after).unwrap();
+            assert_eq!(resumed.snapshot().unwrap().steps_done(), snapshot.steps_done());
+            assert_eq!(resumed.progress(), painter.progress());
+            paint(&mut resumed, compute).unwrap();
+            assert_eq!(bits(&resumed), bits(&undisturbed), "{before:?} {after:?} {:?}", snapshot.steps_done());
+            step(&mut painter);
+        }
+    }
+}
+
+#[test]
+fn a_run_that_does_not_fit_its_scheduler_or_its_input_is_refused() {
+    let mut painter = painter(&spec(3.5, false, Wire::F32), PlanKind::Runs { steps: 2 });
+    step(&mut painter);
+    step(&mut painter);
+    let unit = painter.units().remove(0);
+    let input = painter.input(unit.id);
+    let values = tensor::from_bytes(&input, 2 * 4 * 11 * 19).unwrap();
+    assert!(Run::new(&unit, &SHAPE, &scheduler(), values.clone()).is_ok());
+    let refused = |unit: &Unit, scheduler: &SchedulerConfig, values: &[f32]| {
+        Run::new(unit, &SHAPE, scheduler, values.to_vec()).unwrap_err().to_string()
+    };
+    let euler = SchedulerConfig::parse(SCHEDULERS[0]).unwrap();
+    assert!(refused(&unit, &euler, &values).contains("remembers other tensors"));
+    assert!(refused(&unit, &scheduler(), &values[1..]).contains("input"));
+    let encode = Work::Encode { prompt: "a lake".into(), negative: None };
+    assert!(refused(&Unit { work: encode, ..unit }, &scheduler(), &[]).contains("not a run"));
+}
+
+#[test]
 fn a_snapshot_is_of_the_stages_beginning() {
     let mut painter = painter(&spec(3.5, true, Wire::F32), PlanKind::Tiles);
     assert_eq!(painter.snapshot().unwrap().steps_done(), None);

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use compute::{Diffusion, Engine, EngineError, Fake, ModelFolder};
 use protocol::{
-    Branches, Hash, JobId, JobRequest, JobSpec, ModelId, ModelShape, PlanChoice, PlanKind, Size, Unit, UnitId, Work,
-    tensor,
+    Branches, Hash, JobId, JobRequest, JobSpec, ModelId, ModelShape, PlanChoice, PlanKind, Size, Tiles, Unit, UnitId,
+    Work, tensor,
 };
 use sampler::Painter;
 
@@ -174,7 +174,7 @@ fn a_fake_engine_takes_its_time_and_gives_the_same_bits_in_one_unit_and_in_many(
         assert_eq!(first, painted(&spec, kind), "{kind:?}");
     }
     let mut untiled = spec;
-    untiled.layout.tiles = None;
+    untiled.layout.tiles = Tiles::Whole;
     assert_eq!(painted(&untiled, PlanKind::Runs { steps: 2 }), painted(&untiled, PlanKind::Tiles));
 }
 

@@ -5,20 +5,29 @@
 
 mod explain;
 
+use std::collections::BTreeMap;
+
 use protocol::limits::{HISTORY_TENSORS_MAX, STAGE_UNITS_MAX};
 use protocol::unit::UnitError;
-use protocol::{Branches, Hash, JobSpec, ModelShape, PeerId, PlanChoice, PlanKind, SpecError, Steps, Tiling, Work};
+use protocol::{Branches, Hash, JobSpec, ModelShape, PeerId, PlanChoice, PlanKind, SpecError, Steps, Work};
 
 use crate::exactness::Exactness;
 use crate::roster::Roster;
 
 /// Into how many tiles the job's layout cuts the canvas; one where it has none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cut {
-    /// Tiles of every denoising step.
-    pub tiles: usize,
+    /// Tiles of each denoising step.
+    pub tiles: Vec<usize>,
     /// Tiles of the decoder.
     pub decode_tiles: usize,
+}
+
+impl Cut {
+    /// Most tiles of a step.
+    fn tiles_max(&self) -> usize {
+        self.tiles.iter().copied().max().unwrap_or(0)
+    }
 }
 
 /// How a job will be painted.
@@ -113,13 +122,15 @@ pub fn plan(
     roster: &Roster,
 ) -> Result<Plan, PlanError> {
     spec.check(shape)?;
-    let fits = |tiling: Option<Tiling>, tiles: usize| if tiling.is_some() { tiles > 0 } else { tiles == 1 };
-    if !fits(spec.layout.tiles, cut.tiles) || !fits(spec.layout.decode_tiles, cut.decode_tiles) {
+    let fits = |is_tiled: bool, tiles: usize| if is_tiled { tiles > 0 } else { tiles == 1 };
+    let is_tiled = !spec.layout.tiles.is_whole();
+    let steps_fit = cut.tiles.len() == spec.steps as usize && cut.tiles.iter().all(|&tiles| fits(is_tiled, tiles));
+    if !steps_fit || !fits(spec.layout.decode_tiles.is_some(), cut.decode_tiles) {
         return Err(PlanError::Cut);
     }
     // Whether branches are split depends on the room; whether a job is possible must not.
     let branches: usize = if spec.guided() { 2 } else { 1 };
-    let units = branches.saturating_mul(cut.tiles).max(cut.decode_tiles);
+    let units = branches.saturating_mul(cut.tiles_max()).max(cut.decode_tiles);
     if units > STAGE_UNITS_MAX {
         return Err(PlanError::TooManyUnits { units });
     }
@@ -129,12 +140,12 @@ pub fn plan(
     classes.sort_unstable();
     classes.dedup();
     let Choice { kind, reason, rejected } = choose(spec, choice, workers.len());
-    let is_tiled = spec.layout.tiles.is_some() || spec.layout.decode_tiles.is_some();
+    let is_tiled = is_tiled || spec.layout.decode_tiles.is_some();
     Ok(Plan {
         kind,
         exactness: Exactness::Identical,
         untiled: if is_tiled { Exactness::PlanDifferent } else { Exactness::Identical },
-        stages: stages(kind, spec, shape, cut)?,
+        stages: stages(kind, spec, shape, &cut)?,
         numeric_classes: classes.len(),
         workers,
         reason,
@@ -150,7 +161,7 @@ struct Choice {
 }
 
 fn choose(spec: &JobSpec, choice: PlanChoice, workers: usize) -> Choice {
-    let (is_tiled, is_guided) = (spec.layout.tiles.is_some(), spec.guided());
+    let (is_tiled, is_guided) = (!spec.layout.tiles.is_whole(), spec.guided());
     let chosen = |kind, reason, rejected| Choice { kind, reason, rejected };
     let not = |kind, why| vec![Rejected { kind, why }];
     match choice {
@@ -163,17 +174,17 @@ fn choose(spec: &JobSpec, choice: PlanChoice, workers: usize) -> Choice {
         PlanChoice::Cfg if !is_tiled => {
             chosen(PlanKind::Cfg, "the two guidance branches were asked to be split", Vec::new())
         }
-        PlanChoice::Tiles if is_tiled && is_guided => {
+        PlanChoice::Tiles | PlanChoice::Shifted if is_tiled && is_guided => {
             chosen(PlanKind::CfgTiles, "tiles were asked for, and each tile has two guidance branches", Vec::new())
         }
-        PlanChoice::Tiles if is_tiled => chosen(
+        PlanChoice::Tiles | PlanChoice::Shifted if is_tiled => chosen(
             PlanKind::Tiles,
             "tiles were asked for",
             not(PlanKind::CfgTiles, "without guidance there is only one branch"),
         ),
-        PlanChoice::Auto | PlanChoice::Tiles | PlanChoice::Cfg => {
+        PlanChoice::Auto | PlanChoice::Tiles | PlanChoice::Shifted | PlanChoice::Cfg => {
             let mut automatic = choose_by_layout(is_tiled, is_guided, workers);
-            if choice == PlanChoice::Tiles && automatic.kind != PlanKind::Tiles {
+            if matches!(choice, PlanChoice::Tiles | PlanChoice::Shifted) && automatic.kind != PlanKind::Tiles {
                 automatic.rejected.push(Rejected { kind: PlanKind::Tiles, why: "the layout has no tiles" });
             }
             if choice == PlanChoice::Cfg {
@@ -223,11 +234,9 @@ fn choose_by_layout(is_tiled: bool, is_guided: bool, workers: usize) -> Choice {
     }
 }
 
-fn stages(kind: PlanKind, spec: &JobSpec, shape: &ModelShape, cut: Cut) -> Result<Vec<StagePlan>, UnitError> {
+fn stages(kind: PlanKind, spec: &JobSpec, shape: &ModelShape, cut: &Cut) -> Result<Vec<StagePlan>, UnitError> {
     let (rows, columns) = spec.size.cells(shape);
-    let region = |tiling: Option<Tiling>| {
-        tiling.map_or((rows, columns), |tiling| (rows.min(tiling.tile), columns.min(tiling.tile)))
-    };
+    let region = |side: Option<u32>| side.map_or((rows, columns), |side| (rows.min(side), columns.min(side)));
     let stage = |kind: StageKind, times: usize, units: usize, work: &Work| {
         work.check(shape)?;
         let unit_bytes = 4 * (work.input_values(shape) + work.output_values(shape));
@@ -243,7 +252,7 @@ fn stages(kind: PlanKind, spec: &JobSpec, shape: &ModelShape, cut: Cut) -> Resul
     let negative = spec.guided().then(|| spec.negative.clone());
     let conditioning_rows = 1 + u32::from(spec.guided());
     let encode = Work::Encode { prompt: spec.prompt.clone(), negative };
-    let (tile_rows, tile_columns) = region(spec.layout.tiles);
+    let (tile_rows, tile_columns) = region(spec.layout.tiles.side());
     let denoise = Work::Denoise {
         conditioning: Hash::from_bytes([0; 32]),
         conditioning_rows,
@@ -252,7 +261,7 @@ fn stages(kind: PlanKind, spec: &JobSpec, shape: &ModelShape, cut: Cut) -> Resul
         rows: tile_rows,
         columns: tile_columns,
     };
-    let (tile_rows, tile_columns) = region(spec.layout.decode_tiles);
+    let (tile_rows, tile_columns) = region(spec.layout.decode_tiles.map(|tiling| tiling.tile));
     let decode = Work::Decode { rows: tile_rows, columns: tile_columns };
     let mut stages = vec![stage(StageKind::Encode, 1, 1, &encode)?];
     match kind {
@@ -273,7 +282,12 @@ fn stages(kind: PlanKind, spec: &JobSpec, shape: &ModelShape, cut: Cut) -> Resul
             }
         }
         PlanKind::Whole | PlanKind::Cfg | PlanKind::Tiles | PlanKind::CfgTiles => {
-            stages.push(stage(StageKind::Denoise, spec.steps as usize, split * cut.tiles, &denoise)?);
+            // Steps of equally many tiles are alike.
+            let mut alike = BTreeMap::<usize, usize>::new();
+            cut.tiles.iter().for_each(|tiles| *alike.entry(*tiles).or_default() += 1);
+            for (tiles, times) in alike {
+                stages.push(stage(StageKind::Denoise, times, split * tiles, &denoise)?);
+            }
         }
     }
     stages.push(stage(StageKind::Decode, 1, cut.decode_tiles, &decode)?);

@@ -84,9 +84,10 @@ impl Painting {
     /// Plans a job for the workers of `roster`.
     pub fn begin(mut order: Order, roster: &Roster, traffic: Traffic) -> Result<Self, String> {
         let (rows, columns) = order.spec.size.cells(&order.shape);
-        let tiles = |tiling| sampler::canvas::tile_count(rows, columns, tiling);
-        let layout = &order.spec.layout;
-        let cut = Cut { tiles: tiles(layout.tiles), decode_tiles: tiles(layout.decode_tiles) };
+        let (layout, spec) = (&order.spec.layout, &order.spec);
+        let tiles = sampler::canvas::step_tile_counts(rows, columns, layout.tiles, spec.seed, spec.steps);
+        let decode_tiles = sampler::canvas::tile_count(rows, columns, layout.decode_tiles);
+        let cut = Cut { tiles, decode_tiles };
         let plan =
             coordinator::plan(&order.spec, &order.shape, order.plan, cut, roster).map_err(|error| error.to_string())?;
         let job = JobId(rand::random());

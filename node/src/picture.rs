@@ -41,12 +41,12 @@ fn parameters(spec: &JobSpec, model: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use protocol::{Hash, Layout, ModelId, Wire};
+    use protocol::{Hash, Layout, ModelId, Tiles, Wire};
 
     #[test]
     fn the_recipe_comes_back_out_of_the_picture() {
         let size = Size { width: 2, height: 1 };
-        let layout = Layout { tiles: None, decode_tiles: None, wire: Wire::F32 };
+        let layout = Layout { tiles: Tiles::Whole, decode_tiles: None, wire: Wire::F32 };
         let spec = JobSpec {
             model: ModelId(Hash::of(b"model")),
             prompt: "Zürich – 夜".into(),

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::ModelId;
-use crate::limits::{GUIDANCE_MAX, PICTURE_PIXELS_MAX, PROMPT_BYTES_MAX, SIDE_PIXELS_MAX, STEPS_MAX};
+use crate::limits::{GUIDANCE_MAX, PICTURE_PIXELS_MAX, PROMPT_BYTES_MAX, SIDE_PIXELS_MAX, STEPS_MAX, TILE_CELLS_MIN};
 
 /// The shapes of a model's tensors: all that splitting and checking its work needs to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,12 +75,43 @@ pub struct Tiling {
     pub overlap: u32,
 }
 
+/// Into what the canvas is cut in every denoising step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Tiles {
+    /// Nothing: the whole canvas at once.
+    Whole,
+    /// Overlapping tiles; where they overlap, they are blended.
+    Blended(Tiling),
+    /// Square tiles of so many latent cells that share nothing, on a grid that seed and step shift (SpotDiffusion). What is
+    /// narrower at the canvas' border is evaluated as a full tile, of which the rest is thrown away.
+    Shifted {
+        /// Side of a tile in latent cells.
+        tile: u32,
+    },
+}
+
+impl Tiles {
+    /// Side of a tile in latent cells; `None` without tiles.
+    pub fn side(self) -> Option<u32> {
+        match self {
+            Self::Whole => None,
+            Self::Blended(Tiling { tile, .. }) | Self::Shifted { tile } => Some(tile),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_whole(self) -> bool {
+        self.side().is_none()
+    }
+}
+
 /// What decides the pixels of a job beside its prompt and numbers. It is a pure function of the job and its model, never
 /// of the peers: who computes, when and in what batches is the plan's business.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layout {
-    /// Blended overlapping tiles in every denoising step, or the whole canvas at once.
-    pub tiles: Option<Tiling>,
+    /// Tiles of every denoising step, or the whole canvas at once.
+    pub tiles: Tiles,
     /// Blended overlapping tiles in the decoder (in latent cells), or the whole latent at once.
     pub decode_tiles: Option<Tiling>,
     /// How the numbers that cross the wire are rounded, also when nothing crosses it.
@@ -107,6 +138,8 @@ pub enum PlanChoice {
     Whole,
     /// Overlapping tiles in every step.
     Tiles,
+    /// Tiles that do not overlap, shifted in every step: less work, and other pixels.
+    Shifted,
     /// The whole canvas at once, the two guidance branches on two workers.
     Cfg,
 }
@@ -141,12 +174,81 @@ impl Layout {
         let larger = rows > native || columns > native;
         let tiling = Tiling { tile: native, overlap: native / 2 };
         let tiles = match choice {
-            PlanChoice::Auto | PlanChoice::Tiles => larger.then_some(tiling),
-            PlanChoice::Whole | PlanChoice::Cfg => None,
+            PlanChoice::Auto | PlanChoice::Tiles if larger => Tiles::Blended(tiling),
+            PlanChoice::Shifted if larger => Tiles::Shifted { tile: native },
+            PlanChoice::Auto | PlanChoice::Tiles | PlanChoice::Shifted | PlanChoice::Whole | PlanChoice::Cfg => {
+                Tiles::Whole
+            }
         };
-        let decode_tiles = (size.width * size.height > Self::DECODE_WHOLE_PIXELS_MAX)
-            .then_some(Tiling { tile: native.max(32), overlap: native.max(32) / 4 });
+        let decode_tiles =
+            (size.width * size.height > Self::DECODE_WHOLE_PIXELS_MAX).then_some(decode_tiling(native.max(32)));
         Self { tiles, decode_tiles, wire: Wire::F32 }
+    }
+
+    /// The next layout whose largest unit of this part needs less memory; `None` where tiles cannot be smaller. It paints
+    /// another picture.
+    pub fn smaller(&self, part: Part, size: Size, shape: &ModelShape) -> Option<Self> {
+        let (rows, columns) = size.cells(shape);
+        let longest = rows.max(columns);
+        let least = TILE_CELLS_MIN.min(shape.native_cells);
+        // Half of what a unit covers at present, or the native square if that is less than all of the canvas.
+        let next = |present: Option<u32>, native: u32| {
+            let side = match present {
+                None if native < longest => native,
+                None => longest.next_power_of_two() / 2,
+                Some(tile) => tile.min(longest.next_power_of_two()) / 2,
+            };
+            (side >= least).then_some(side)
+        };
+        match part {
+            Part::Denoise => {
+                let tile = next(self.tiles.side(), shape.native_cells)?;
+                let tiles = match self.tiles {
+                    Tiles::Shifted { .. } => Tiles::Shifted { tile },
+                    Tiles::Whole | Tiles::Blended(_) => Tiles::Blended(Tiling { tile, overlap: tile / 2 }),
+                };
+                Some(Self { tiles, ..*self })
+            }
+            Part::Decode => {
+                let present = self.decode_tiles.map(|tiling| tiling.tile);
+                let tile = next(present, shape.native_cells.max(32))?;
+                Some(Self { decode_tiles: Some(decode_tiling(tile)), ..*self })
+            }
+            Part::Everything => match self.smaller(Part::Decode, size, shape) {
+                Some(smaller) => Some(smaller.smaller(Part::Denoise, size, shape).unwrap_or(smaller)),
+                None => self.smaller(Part::Denoise, size, shape),
+            },
+        }
+    }
+}
+
+/// Tiles of the decoder, whose neighbours see a quarter of each other.
+fn decode_tiling(tile: u32) -> Tiling {
+    Tiling { tile, overlap: tile / 4 }
+}
+
+/// The part of a job that needed more memory than anybody has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The steps.
+    Denoise,
+    /// The decoder.
+    Decode,
+    /// One unit that did both.
+    Everything,
+}
+
+impl Layout {
+    /// Checks the tiles against the model's shape.
+    fn is_sound(&self, shape: &ModelShape) -> bool {
+        let least = TILE_CELLS_MIN.min(shape.native_cells);
+        let is_sound = |tiling: &Tiling| tiling.overlap < tiling.tile && tiling.tile >= least;
+        let tiles = match &self.tiles {
+            Tiles::Whole => true,
+            Tiles::Blended(tiling) => is_sound(tiling),
+            Tiles::Shifted { tile } => *tile >= least,
+        };
+        tiles && self.decode_tiles.as_ref().is_none_or(is_sound)
     }
 }
 
@@ -256,8 +358,7 @@ impl JobSpec {
         if !(0.0..=GUIDANCE_MAX).contains(&self.guidance) {
             return Err(SpecError::Guidance(self.guidance));
         }
-        let sound = |tiling: &Tiling| tiling.overlap < tiling.tile && tiling.tile >= shape.native_cells.min(8);
-        if ![self.layout.tiles, self.layout.decode_tiles].iter().flatten().all(sound) {
+        if !self.layout.is_sound(shape) {
             return Err(SpecError::Layout);
         }
         Ok(())
@@ -295,11 +396,37 @@ mod tests {
 
     #[test]
     fn a_wide_picture_is_tiled_and_a_native_one_is_not() {
-        assert_eq!(spec(request()).unwrap().layout.tiles, Some(Tiling { tile: 16, overlap: 8 }));
-        let native = JobRequest { size: Size { width: 128, height: 128 }, ..request() };
-        assert_eq!(spec(native).unwrap().layout.tiles, None);
-        let whole = JobRequest { plan: PlanChoice::Whole, ..request() };
-        assert_eq!(spec(whole).unwrap().layout.tiles, None);
+        let tiles = |request| spec(request).unwrap().layout.tiles;
+        assert_eq!(tiles(request()), Tiles::Blended(Tiling { tile: 16, overlap: 8 }));
+        assert_eq!(tiles(JobRequest { plan: PlanChoice::Shifted, ..request() }), Tiles::Shifted { tile: 16 });
+        assert_eq!(tiles(JobRequest { plan: PlanChoice::Whole, ..request() }), Tiles::Whole);
+        for plan in [PlanChoice::Auto, PlanChoice::Tiles, PlanChoice::Shifted] {
+            assert_eq!(tiles(JobRequest { plan, size: Size { width: 128, height: 128 }, ..request() }), Tiles::Whole);
+        }
+    }
+
+    #[test]
+    fn a_layout_gets_smaller_until_its_tiles_cannot() {
+        let size = Size { width: 384, height: 128 };
+        let sides = |plan, part| {
+            let mut layout = Layout::new(plan, size, &SHAPE);
+            let mut sides = Vec::new();
+            while let Some(smaller) = layout.smaller(part, size, &SHAPE) {
+                assert!(sides.len() < 10 && smaller.is_sound(&SHAPE), "{smaller:?}");
+                layout = smaller;
+                sides.push((layout.tiles.side(), layout.decode_tiles.map(|tiling| tiling.tile)));
+            }
+            sides
+        };
+        assert_eq!(sides(PlanChoice::Cfg, Part::Denoise), [(Some(16), None), (Some(8), None)]);
+        assert_eq!(sides(PlanChoice::Auto, Part::Denoise), [(Some(8), None)]);
+        assert_eq!(sides(PlanChoice::Auto, Part::Decode).last(), Some(&(Some(16), Some(8))));
+        assert_eq!(sides(PlanChoice::Whole, Part::Everything).last(), Some(&(Some(8), Some(8))));
+        let shifted = Layout::new(PlanChoice::Shifted, size, &SHAPE).smaller(Part::Denoise, size, &SHAPE).unwrap();
+        assert_eq!(shifted.tiles, Tiles::Shifted { tile: 8 });
+        let native = Size { width: 128, height: 128 };
+        let halved = Layout::new(PlanChoice::Auto, native, &SHAPE).smaller(Part::Denoise, native, &SHAPE).unwrap();
+        assert_eq!(halved.tiles.side(), Some(8), "also a canvas of the native size can be cut");
     }
 
     #[test]

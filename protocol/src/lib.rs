@@ -15,7 +15,9 @@ pub mod time;
 pub mod unit;
 
 pub use ids::{Hash, JobId, LeaseId, ModelId, PeerId};
-pub use job::{JobRequest, JobSpec, Layout, ModelShape, PlanChoice, PlanKind, Size, SpecError, Tiling, Wire};
+pub use job::{
+    JobRequest, JobSpec, Layout, ModelShape, Part, PlanChoice, PlanKind, Size, SpecError, Tiles, Tiling, Wire,
+};
 pub use message::{Activity, Capabilities, Message, Pilot, Presence, RefuseReason, ToRequester, ToWorker};
 pub use policy::Policy;
 pub use room::{RoomId, RoomKeys, RoomLink, RoomSecret};

@@ -59,6 +59,9 @@ pub const SIDE_PIXELS_MAX: u32 = 4096;
 /// Largest picture in pixels; its f32 RGB body must fit [`BODY_BYTES_MAX`] when decoded in one piece.
 pub const PICTURE_PIXELS_MAX: u32 = 1024 * 1024;
 
+/// Side of the smallest tile in latent cells: a UNet with three downsamplers makes one cell of it.
+pub const TILE_CELLS_MIN: u32 = 8;
+
 /// More steps than this bring nothing with any known sampler; schedules are tables of at most 1000 entries.
 pub const STEPS_MAX: u32 = 200;
 

@@ -13,6 +13,8 @@ pub enum Purpose {
     Initial,
     /// What an ancestral sampler adds after a step.
     Step,
+    /// Where a step's grid of tiles begins; no noise, and drawn by [`shift`].
+    Shift,
 }
 
 impl Purpose {
@@ -20,6 +22,7 @@ impl Purpose {
         match self {
             Self::Initial => 0,
             Self::Step => 1,
+            Self::Shift => 2,
         }
     }
 }
@@ -50,6 +53,13 @@ pub fn region(
         }
     }
     values
+}
+
+/// How far the grid of tiles of side `tile` is shifted in a step, down and across: less than a tile. `step` is below 2^24.
+pub fn shift(seed: u64, step: u32, tile: u32) -> (u32, u32) {
+    let moment = Purpose::Shift.word() << 24 | step;
+    let words = philox4x32([0, 0, 0, moment], [seed as u32, (seed >> 32) as u32]);
+    (words[0] % tile, words[1] % tile)
 }
 
 /// Philox4x32 with ten rounds.
@@ -125,6 +135,20 @@ mod tests {
             }
         }
         assert_eq!(field(3, Purpose::Initial, 5, 2, 9, 20)[..11], whole[..11]);
+    }
+
+    #[test]
+    fn shifts_are_less_than_a_tile_and_reach_every_place() {
+        let mut seen = [[0; 8]; 2];
+        for step in 0..200 {
+            let (down, across) = shift(7, step, 8);
+            seen[0][down as usize] += 1;
+            seen[1][across as usize] += 1;
+            assert_eq!(shift(7, step, 8), (down, across));
+        }
+        // 25 of each are expected; five standard deviations are 23.
+        assert!(seen.iter().flatten().all(|&times| (2..=48).contains(&times)), "{seen:?}");
+        assert_ne!((0..9).map(|step| shift(7, step, 64)).collect::<Vec<_>>(), [shift(8, 0, 64); 9]);
     }
 
     #[test]

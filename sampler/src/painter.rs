@@ -22,7 +22,7 @@ use denoiser::Denoiser;
 pub use drive::{PaintError, paint};
 pub use run::Run;
 pub use snapshot::{Snapshot, SnapshotError};
-use units::Units;
+use units::{StepTiles, Units};
 
 /// What a job is waiting for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,8 +122,9 @@ impl Painter {
         let (rows, columns) = spec.size.cells(&shape);
         let branches = if spec.guided() { 2 } else { 1 };
         let layout = spec.layout;
-        let denoise_units = branches * canvas::tile_count(rows, columns, layout.tiles);
-        if matches!(kind, PlanKind::Runs { .. }) && layout.tiles.is_some() {
+        let tiles = canvas::step_tile_counts(rows, columns, layout.tiles, spec.seed, spec.steps);
+        let denoise_units = branches * tiles.into_iter().max().unwrap_or(0);
+        if matches!(kind, PlanKind::Runs { .. }) && !layout.tiles.is_whole() {
             return Err(PainterError::Runs);
         }
         let most = denoise_units.max(canvas::tile_count(rows, columns, layout.decode_tiles));
@@ -137,7 +138,7 @@ impl Painter {
             job,
             kind,
             shape,
-            tiles: Grid::new(rows, columns, layout.tiles),
+            tiles: StepTiles::new(&spec, &shape),
             decode_tiles: Grid::new(rows, columns, layout.decode_tiles),
             timesteps: schedule.timesteps().to_vec(),
             history: schedule.history_tensors() as u32,
@@ -238,7 +239,9 @@ impl Painter {
                 let bytes = tensor::to_bytes(&outputs.concat());
                 self.conditioning = Some((Hash::of(&bytes), bytes));
             }
-            Stage::Denoise { step, .. } => self.denoiser.take_step(step as usize, &self.units.tiles, &outputs),
+            Stage::Denoise { step, .. } => {
+                self.denoiser.take_step(step as usize, &self.units.tiles.grid(step), &outputs);
+            }
             Stage::Run { .. } => {
                 let mut latent = outputs.concat();
                 let history = latent.split_off(self.latent().len());

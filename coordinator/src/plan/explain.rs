@@ -55,13 +55,13 @@ impl Plan {
             PlanKind::Whole => "one unit paints the whole picture".into(),
             PlanKind::Cfg => "each step is two units, one for each guidance branch of the whole canvas".into(),
             PlanKind::Runs { steps } => format!("each unit is {} of the whole canvas", count(steps as usize, "step")),
-            PlanKind::Tiles if self.cut.tiles == 1 => "each step is one unit, the whole canvas".into(),
-            PlanKind::Tiles => format!("each step is {}, one for each tile", count(self.cut.tiles, "unit")),
+            PlanKind::Tiles if self.cut.tiles_max() == 1 => "each step is one unit, the whole canvas".into(),
+            PlanKind::Tiles => format!("each step is {}, one for each tile", count(self.cut.tiles_max(), "unit")),
             PlanKind::CfgTiles => {
                 format!(
                     "each step is {}, one for each guidance branch of {}",
-                    count(2 * self.cut.tiles, "unit"),
-                    count(self.cut.tiles, "tile")
+                    count(2 * self.cut.tiles_max(), "unit"),
+                    count(self.cut.tiles_max(), "tile")
                 )
             }
         }

@@ -52,7 +52,7 @@ fn any_work(rng: &mut Rng) -> Work {
         2 => Work::Decode { rows, columns },
         _ => {
             let size = Size { width: any_side(rng), height: any_side(rng) };
-            let layout = Layout { tiles: None, ..Layout::new(PlanChoice::Whole, Size { width: 8, height: 8 }, &SHAPE) };
+            let layout = Layout::new(PlanChoice::Whole, Size { width: 8, height: 8 }, &SHAPE);
             let (prompt, negative) = ("sea".to_owned(), "x".repeat(rng.below(9_000)));
             let (steps, guidance) = (rng.below(300) as u32, [0.0, 7.5, f32::NAN][rng.below(3)]);
             let spec = JobSpec { model: any_model(rng), prompt, negative, size, steps, guidance, seed: 0, layout };

@@ -2,7 +2,7 @@
 
 use coordinator::{Cut, Exactness, Plan, PlanError, Roster, StageKind, plan};
 use protocol::limits::STAGE_UNITS_MAX;
-use protocol::{Capabilities, JobRequest, JobSpec, ModelShape, PlanChoice, PlanKind, Size, SpecError, Tiling};
+use protocol::{Capabilities, JobRequest, JobSpec, ModelShape, PlanChoice, PlanKind, Size, SpecError, Tiles, Tiling};
 
 use crate::toy::{at, capabilities, model, peer};
 
@@ -11,8 +11,11 @@ const SHAPE: ModelShape =
     ModelShape { latent_channels: 8, factor: 8, native_cells: 16, tokens: 32, embedding_width: 96 };
 const WIDE: Size = Size { width: 384, height: 128 };
 const NATIVE: Size = Size { width: 128, height: 128 };
-const ONE: Cut = Cut { tiles: 1, decode_tiles: 1 };
-const FIVE: Cut = Cut { tiles: 5, decode_tiles: 1 };
+
+/// A cut of the twenty steps into as many tiles each.
+fn cut(tiles: usize) -> Cut {
+    Cut { tiles: vec![tiles; 20], decode_tiles: 1 }
+}
 
 fn spec(size: Size, guidance: f32, choice: PlanChoice) -> JobSpec {
     let (prompt, negative) = ("mountains".to_owned(), String::new());
@@ -31,7 +34,7 @@ fn room(workers: usize) -> Roster {
 
 fn planned(size: Size, guidance: f32, choice: PlanChoice, workers: usize) -> Plan {
     let spec = spec(size, guidance, choice);
-    let cut = if spec.layout.tiles.is_some() { FIVE } else { ONE };
+    let cut = cut(if spec.layout.tiles.is_whole() { 1 } else { 5 });
     plan(&spec, &SHAPE, choice, cut, &room(workers)).unwrap()
 }
 
@@ -120,7 +123,7 @@ fn mixed_numeric_classes_are_named() {
     let mut roster = room(2);
     let gpu = Capabilities { numeric_class: "gpu".into(), ..capabilities(vec![model()]) };
     roster.admit(peer("gamer"), gpu, at(0)).unwrap();
-    let plan = plan(&spec(NATIVE, 5.0, PlanChoice::Auto), &SHAPE, PlanChoice::Auto, ONE, &roster).unwrap();
+    let plan = plan(&spec(NATIVE, 5.0, PlanChoice::Auto), &SHAPE, PlanChoice::Auto, cut(1), &roster).unwrap();
     assert_eq!(plan.numeric_classes, 2);
     assert!(plan.explain().contains("2 numeric classes"));
 }
@@ -130,7 +133,7 @@ fn names_of_peers_are_not_in_the_explanation() {
     let mut roster = room(0);
     let rude = Capabilities { name: "<script>".into(), numeric_class: "<b>".into(), ..capabilities(vec![model()]) };
     roster.admit(peer("rude"), rude, at(0)).unwrap();
-    let plan = plan(&spec(NATIVE, 5.0, PlanChoice::Auto), &SHAPE, PlanChoice::Auto, ONE, &roster).unwrap();
+    let plan = plan(&spec(NATIVE, 5.0, PlanChoice::Auto), &SHAPE, PlanChoice::Auto, cut(1), &roster).unwrap();
     assert!(!plan.explain().contains('<'));
 }
 
@@ -139,8 +142,7 @@ fn too_many_units_are_refused_whoever_is_there() {
     for workers in [0, 1, 4] {
         let planned = |guidance, tiles| {
             let spec = spec(WIDE, guidance, PlanChoice::Auto);
-            let cut = Cut { tiles, decode_tiles: 1 };
-            plan(&spec, &SHAPE, PlanChoice::Auto, cut, &room(workers)).map(|_| ())
+            plan(&spec, &SHAPE, PlanChoice::Auto, cut(tiles), &room(workers)).map(|_| ())
         };
         assert_eq!(planned(5.0, STAGE_UNITS_MAX / 2), Ok(()));
         assert_eq!(planned(1.0, STAGE_UNITS_MAX), Ok(()));
@@ -153,12 +155,12 @@ fn too_many_units_are_refused_whoever_is_there() {
 fn a_cut_or_a_job_that_does_not_fit_is_refused() {
     let auto = spec(NATIVE, 5.0, PlanChoice::Auto);
     let planned = |spec: &JobSpec, cut| plan(spec, &SHAPE, PlanChoice::Auto, cut, &room(1)).map(|plan| plan.kind);
-    for cut in [Cut { tiles: 2, ..ONE }, Cut { decode_tiles: 2, ..ONE }, Cut { tiles: 0, ..ONE }] {
+    for cut in [cut(2), Cut { decode_tiles: 2, ..cut(1) }, cut(0), Cut { tiles: vec![1; 19], decode_tiles: 1 }] {
         assert_eq!(planned(&auto, cut), Err(PlanError::Cut));
     }
-    assert_eq!(planned(&spec(WIDE, 5.0, PlanChoice::Auto), Cut { tiles: 0, ..ONE }), Err(PlanError::Cut));
-    assert_eq!(planned(&JobSpec { steps: 0, ..auto.clone() }, ONE), Err(PlanError::Spec(SpecError::Steps(0))));
+    assert_eq!(planned(&spec(WIDE, 5.0, PlanChoice::Auto), cut(0)), Err(PlanError::Cut));
+    assert_eq!(planned(&JobSpec { steps: 0, ..auto.clone() }, cut(1)), Err(PlanError::Spec(SpecError::Steps(0))));
     let mut odd = auto;
-    odd.layout.tiles = Some(Tiling { tile: 8, overlap: 8 });
-    assert_eq!(planned(&odd, FIVE), Err(PlanError::Spec(SpecError::Layout)));
+    odd.layout.tiles = Tiles::Blended(Tiling { tile: 8, overlap: 8 });
+    assert_eq!(planned(&odd, cut(5)), Err(PlanError::Spec(SpecError::Layout)));
 }

@@ -53,8 +53,9 @@ pub struct Arguments {
     /// Seed of the noise: the same seed gives the same picture, whoever helps. Random if not given.
     #[arg(long, conflicts_with = "resume")]
     seed: Option<u64>,
-    /// How to split the picture. `whole` and `cfg` compute the canvas in one piece, `tiles` in overlapping tiles; `auto`
-    /// takes tiles for pictures larger than the model's native size.
+    /// How to split the picture. `whole` and `cfg` compute the canvas in one piece, `tiles` in overlapping tiles,
+    /// `shifted` in tiles that do not overlap and move in every step; `auto` takes overlapping tiles for pictures larger
+    /// than the model's native size.
     #[arg(long, conflicts_with = "resume", value_enum, default_value_t = PlanName::Auto)]
     plan: PlanName,
     /// Where the picture goes; a new name in this folder if not given.
@@ -99,6 +100,7 @@ enum PlanName {
     Auto,
     Whole,
     Tiles,
+    Shifted,
     Cfg,
 }
 
@@ -108,6 +110,7 @@ impl From<PlanName> for PlanChoice {
             PlanName::Auto => Self::Auto,
             PlanName::Whole => Self::Whole,
             PlanName::Tiles => Self::Tiles,
+            PlanName::Shifted => Self::Shifted,
             PlanName::Cfg => Self::Cfg,
         }
     }

@@ -1,6 +1,6 @@
 //! A fake model painted in every way gives the same bits, and nothing untrusted changes a painting.
 
-use protocol::job::{PlanChoice, Tiling};
+use protocol::job::{PlanChoice, Tiles, Tiling};
 use protocol::{Branches, JobRequest, Layout, ModelId, Size, Wire};
 
 use super::*;
@@ -27,8 +27,18 @@ fn spec(guidance: f32, tiled: bool, wire: Wire) -> JobSpec {
     };
     let mut spec = JobSpec::new(request, ModelId(Hash::of(b"model")), &SHAPE).unwrap();
     let tiling = tiled.then_some(Tiling { tile: 8, overlap: 3 });
-    spec.layout = Layout { tiles: tiling, decode_tiles: tiling.map(|_| Tiling { tile: 9, overlap: 2 }), wire };
+    spec.layout = Layout {
+        tiles: tiling.map_or(Tiles::Whole, Tiles::Blended),
+        decode_tiles: tiling.map(|_| Tiling { tile: 9, overlap: 2 }),
+        wire,
+    };
     spec
+}
+
+/// The same job on shifted tiles.
+fn shifted(guidance: f32) -> JobSpec {
+    let spec = spec(guidance, true, Wire::F32);
+    JobSpec { layout: Layout { tiles: Tiles::Shifted { tile: 8 }, ..spec.layout }, ..spec }
 }
 
 fn scheduler() -> SchedulerConfig {
@@ -112,6 +122,32 @@ fn every_kind_of_plan_gives_the_same_bits() {
             }
         }
     }
+}
+
+#[test]
+fn shifted_tiles_give_the_same_bits_under_every_kind_and_other_bits_than_blended_ones() {
+    for guidance in [1.0, 3.5] {
+        let whole = painted(&shifted(guidance), PlanKind::Whole);
+        for kind in SPLIT_KINDS {
+            let painter = painted(&shifted(guidance), kind);
+            assert_eq!(bits(&painter), bits(&whole), "{kind:?} {guidance}");
+            assert_eq!(painter.progress().0, painter.progress().1);
+        }
+        assert_ne!(bits(&whole), bits(&painted(&spec(guidance, true, Wire::F32), PlanKind::Tiles)));
+    }
+    let mut painter = painter(&shifted(3.5), PlanKind::Tiles);
+    let mut counts = Vec::new();
+    while painter.stage() != Stage::Done {
+        counts.push(painter.units().len());
+        for unit in painter.units() {
+            let conditioning = painter.conditioning().map(|(_, bytes)| bytes.to_vec());
+            let output = compute(&unit, &painter.input(unit.id), conditioning.as_deref()).unwrap();
+            painter.accept(unit.id, &output).unwrap();
+        }
+        painter.advance();
+    }
+    let canvas = canvas::step_tile_counts(11, 19, Tiles::Shifted { tile: 8 }, 11, 4);
+    assert_eq!(counts[1..5], canvas);
 }
 
 #[test]
@@ -299,14 +335,14 @@ fn a_job_that_cannot_be_cut_is_refused_before_it_costs_memory() {
         assert_eq!(new(base.clone(), shape).unwrap_err(), PainterError::Shape);
     }
     let mut fine = JobSpec { size: Size { width: 1024, height: 1024 }, ..base.clone() };
-    fine.layout.tiles = Some(Tiling { tile: 8, overlap: 7 });
+    fine.layout.tiles = Tiles::Blended(Tiling { tile: 8, overlap: 7 });
     assert_eq!(new(fine, SHAPE).unwrap_err(), PainterError::Units { units: 2 * 505 * 505 });
     let large = ModelShape { latent_channels: 64, ..SHAPE };
     let mut wide = JobSpec { size: Size { width: 1024, height: 1024 }, ..base.clone() };
     assert!(matches!(new(wide.clone(), large).unwrap_err(), PainterError::Unit(_)));
     // Each tile would fit a body, but not the latent that all tiles are cut from.
-    wide.layout.tiles = Some(Tiling { tile: 64, overlap: 0 });
-    wide.layout.decode_tiles = wide.layout.tiles;
+    wide.layout.tiles = Tiles::Blended(Tiling { tile: 64, overlap: 0 });
+    wide.layout.decode_tiles = Some(Tiling { tile: 64, overlap: 0 });
     assert!(matches!(new(wide, large).unwrap_err(), PainterError::Unit(_)));
     assert!(matches!(new(JobSpec { steps: 0, ..base }, SHAPE).unwrap_err(), PainterError::Spec(_)));
 }
@@ -326,5 +362,10 @@ fn a_painting_has_the_same_bits_on_every_platform() {
     assert_eq!(
         Hash::of(&[latent, image, pixels].concat()).to_string(),
         "5ed80301768ffa77bd20430149dd2cb71c3a585288bd23a8f2cef0a32abb9ffa"
+    );
+    let (latent, image, pixels) = bits(&painted(&shifted(3.5), PlanKind::CfgTiles));
+    assert_eq!(
+        Hash::of(&[latent, image, pixels].concat()).to_string(),
+        "ec348a369bebc0ced2c10e0a9e981210d2e2e5bd7fabeeae367609a12c8d0da8"
     );
 }

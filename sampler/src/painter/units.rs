@@ -1,7 +1,9 @@
 //! Cuts a job into stages and units: a pure function of the job, the model's shape and the plan's kind.
 
+use std::borrow::Cow;
+
 use protocol::unit::UnitError;
-use protocol::{Branches, Hash, JobId, JobSpec, ModelShape, PlanKind, Steps, Work};
+use protocol::{Branches, Hash, JobId, JobSpec, ModelShape, PlanKind, Steps, Tiles, Work};
 
 use super::Stage;
 use crate::canvas::Grid;
@@ -16,8 +18,8 @@ pub struct Units {
     pub spec: JobSpec,
     pub shape: ModelShape,
     pub kind: PlanKind,
-    /// Tiles of every step, in latent cells.
-    pub tiles: Grid,
+    /// Tiles of the steps, in latent cells.
+    pub tiles: StepTiles,
     /// Tiles of the decoder, in latent cells.
     pub decode_tiles: Grid,
     pub timesteps: Vec<f32>,
@@ -25,6 +27,31 @@ pub struct Units {
     pub history: u32,
     /// Steps that were taken before the painting went on; a run of steps that began before is only finished.
     pub from_step: u32,
+}
+
+/// The tiles of every step.
+#[derive(Clone, Debug)]
+pub enum StepTiles {
+    Same(Grid),
+    Shifted { rows: u32, columns: u32, tile: u32, seed: u64 },
+}
+
+impl StepTiles {
+    pub fn new(spec: &JobSpec, shape: &ModelShape) -> Self {
+        let (rows, columns) = spec.size.cells(shape);
+        match spec.layout.tiles {
+            Tiles::Whole => Self::Same(Grid::new(rows, columns, None)),
+            Tiles::Blended(tiling) => Self::Same(Grid::new(rows, columns, Some(tiling))),
+            Tiles::Shifted { tile } => Self::Shifted { rows, columns, tile, seed: spec.seed },
+        }
+    }
+
+    pub fn grid(&self, step: u32) -> Cow<'_, Grid> {
+        match *self {
+            Self::Same(ref grid) => Cow::Borrowed(grid),
+            Self::Shifted { rows, columns, tile, seed } => Cow::Owned(Grid::shifted(rows, columns, tile, seed, step)),
+        }
+    }
 }
 
 impl Units {
@@ -72,17 +99,17 @@ impl Units {
     pub fn count(&self, stage: Stage) -> usize {
         match stage {
             Stage::Encode | Stage::Whole | Stage::Run { .. } => 1,
-            Stage::Denoise { .. } => self.tiles.count() * self.branches().len(),
+            Stage::Denoise { step, .. } => self.tiles.grid(step).count() * self.branches().len(),
             Stage::Decode => self.decode_tiles.count(),
             Stage::Done => 0,
         }
     }
 
     /// The grid whose tiles are the inputs of a stage's units.
-    pub fn grid(&self, stage: Stage) -> Option<&Grid> {
+    pub fn grid(&self, stage: Stage) -> Option<Cow<'_, Grid>> {
         match stage {
-            Stage::Denoise { .. } => Some(&self.tiles),
-            Stage::Decode => Some(&self.decode_tiles),
+            Stage::Denoise { step, .. } => Some(self.tiles.grid(step)),
+            Stage::Decode => Some(Cow::Borrowed(&self.decode_tiles)),
             Stage::Encode | Stage::Run { .. } | Stage::Whole | Stage::Done => None,
         }
     }
@@ -107,7 +134,7 @@ impl Units {
                 negative: guided.then(|| self.spec.negative.clone()),
             }),
             Stage::Denoise { step, .. } => {
-                let region = self.tiles.region(self.tile(stage, index));
+                let region = self.tiles.grid(step).region(self.tile(stage, index));
                 let branches = self.branches();
                 Some(Work::Denoise {
                     conditioning,
@@ -153,14 +180,14 @@ impl Units {
         };
         let steps = self.spec.steps;
         // However steps are cut into stages, they cost the same.
-        let step = || of(Stage::Denoise { step: 0, steps });
+        let first = |count: u32| (0..count).map(|step| of(Stage::Denoise { step, steps })).sum::<u64>();
         match (self.kind, stage) {
             (_, Stage::Encode | Stage::Whole) => 0,
             (PlanKind::Whole, _) => of(Stage::Whole),
-            (_, Stage::Denoise { step: first, .. } | Stage::Run { first, .. }) => {
-                of(Stage::Encode) + u64::from(first) * step()
+            (_, Stage::Denoise { step: count, .. } | Stage::Run { first: count, .. }) => {
+                of(Stage::Encode) + first(count)
             }
-            (_, Stage::Decode) => of(Stage::Encode) + u64::from(steps) * step(),
+            (_, Stage::Decode) => of(Stage::Encode) + first(steps),
             (_, Stage::Done) => self.cost_before(Stage::Decode) + of(Stage::Decode),
         }
     }

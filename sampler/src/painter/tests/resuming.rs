@@ -181,6 +181,6 @@ fn a_snapshot_of_another_model_or_for_another_plan_is_refused() {
 fn a_snapshot_has_the_same_bytes_on_every_platform() {
     assert_eq!(
         Hash::of(&halfway().encode()).to_string(),
-        "4d1cbf4bbe6ccacabd23b1e886837f79cee43cd600b654f2d2e09d8977b25ead"
+        "4c643a44b7a13e6f3588b59b42b416a53658329ac4951b9763b0f8beb4a948aa"
     );
 }

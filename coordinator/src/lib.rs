@@ -16,7 +16,7 @@ pub mod trust;
 pub mod worker;
 
 pub use exactness::Exactness;
-pub use plan::{Cut, Plan, PlanError, Rejected, StageKind, StagePlan, plan};
+pub use plan::{Cut, Plan, PlanError, Rejected, StageKind, StagePlan, Task, plan};
 pub use protocol::Policy;
 pub use requester::{FailCause, Requester, RequesterOutput};
 pub use roster::{AdmitError, Lender, Roster};

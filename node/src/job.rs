@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use coordinator::{Cut, Plan, Requester, Roster};
+use coordinator::{Cut, Plan, Requester, Roster, Task};
+use protocol::limits::IMAGES_MAX;
 use protocol::{Instant, JobId, JobSpec, ModelId, ModelShape, PeerId, PlanChoice, UnitId};
 use sampler::{Painter, SchedulerConfig, Snapshot, Stage};
 use web_time::Instant as Clock;
 
-use crate::participant::Notice;
 use crate::picture::sha256_hex;
 use crate::preview::{self, Factors};
 use crate::report::{CondemnedReport, Tally, WallTimes, WorkerReport};
@@ -19,6 +19,7 @@ const EARLIER_MAX: usize = 16;
 pub type Traffic = BTreeMap<PeerId, net::Traffic>;
 
 /// A checked job and what its model says about it.
+#[derive(Clone)]
 pub struct Order {
     /// What to paint.
     pub spec: JobSpec,
@@ -30,6 +31,8 @@ pub struct Order {
     pub plan: PlanChoice,
     /// How to show the latent between the steps; empty to show nothing.
     pub preview: Factors,
+    /// Pictures to be painted: of this seed, the next one, and so on. At most [`IMAGES_MAX`].
+    pub images: u32,
     /// Where to go on; a snapshot of another job than `spec` is not asked for.
     pub resume: Option<Snapshot>,
     /// Whether to tell a [`Notice::Snapshot`] when a stage begins.
@@ -39,13 +42,15 @@ pub struct Order {
 impl Order {
     /// The job of `spec`, from its beginning, without anything shown or kept on the way.
     pub fn new(spec: JobSpec, shape: ModelShape, scheduler: SchedulerConfig, plan: PlanChoice) -> Self {
-        Self { spec, shape, scheduler, plan, preview: Vec::new(), resume: None, snapshots: false }
+        Self { spec, shape, scheduler, plan, preview: Vec::new(), images: 1, resume: None, snapshots: false }
     }
 }
 
 /// A finished job.
 #[derive(Debug)]
 pub struct Painted {
+    /// What was painted, its seed and its layout included.
+    pub spec: JobSpec,
     /// RGB8 rows.
     pub pixels: Vec<u8>,
     /// SHA-256 of the final latent's little-endian f32.
@@ -81,15 +86,26 @@ pub struct Painting {
 }
 
 impl Painting {
-    /// Plans a job for the workers of `roster`.
-    pub fn begin(mut order: Order, roster: &Roster, traffic: Traffic) -> Result<Self, String> {
-        let (rows, columns) = order.spec.size.cells(&order.shape);
-        let (layout, spec) = (&order.spec.layout, &order.spec);
-        let tiles = sampler::canvas::step_tile_counts(rows, columns, layout.tiles, spec.seed, spec.steps);
-        let decode_tiles = sampler::canvas::tile_count(rows, columns, layout.decode_tiles);
-        let cut = Cut { tiles, decode_tiles };
-        let plan =
-            coordinator::plan(&order.spec, &order.shape, order.plan, cut, roster).map_err(|error| error.to_string())?;
+    /// Plans an order for the workers of `roster`: a painting for each of its pictures. `may_do_it_itself` says whether this
+    /// participant may come to lend itself the model.
+    pub fn begin(
+        mut order: Order,
+        roster: &Roster,
+        traffic: &Traffic,
+        may_do_it_itself: bool,
+        now: Instant,
+    ) -> Result<Vec<Self>, String> {
+        order.images = order.images.clamp(1, IMAGES_MAX);
+        let plan = plan(&order, roster, may_do_it_itself, now)?;
+        let one = |index: u32| {
+            let seed = order.spec.seed.wrapping_add(u64::from(index));
+            let spec = JobSpec { seed, ..order.spec.clone() };
+            Self::new(Order { spec, ..order.clone() }, plan.clone(), traffic.clone())
+        };
+        (0..order.images).map(one).collect()
+    }
+
+    fn new(mut order: Order, plan: Plan, traffic_before: Traffic) -> Result<Self, String> {
         let job = JobId(rand::random());
         let painter = match order.resume.take() {
             None => Painter::new(job, order.spec.clone(), order.shape, &order.scheduler, plan.kind),
@@ -104,7 +120,7 @@ impl Painting {
             plan,
             tally: Tally::default(),
             units: 0,
-            traffic_before: traffic,
+            traffic_before,
             begun: now,
             stage_begun: now,
             earlier: Vec::new(),
@@ -193,6 +209,7 @@ impl Painting {
             worker.bytes_out = after.bytes_out.saturating_sub(before.bytes_out);
         }
         Painted {
+            spec: self.order.spec,
             latent_sha256: sha256_hex(&latent),
             pixels_sha256: sha256_hex(&pixels),
             pixels,
@@ -242,9 +259,29 @@ impl Painting {
         if self.order.snapshots { self.painter.snapshot() } else { None }
     }
 
-    /// What to tell after a unit of `by` was accepted.
-    pub fn unit_notice(&self, by: PeerId) -> Notice {
+    /// Units accepted, cost done, cost in all.
+    pub fn progress(&self) -> (u64, u64, u64) {
         let (done, total) = self.painter.progress();
-        Notice::Unit { by, units: self.units, done, total, stage: self.painter.stage() }
+        (self.units, done, total)
     }
+
+    /// What it is doing.
+    pub fn stage(&self) -> Stage {
+        self.painter.stage()
+    }
+}
+
+fn plan(order: &Order, roster: &Roster, may_do_it_itself: bool, now: Instant) -> Result<Plan, String> {
+    let (spec, layout) = (&order.spec, order.spec.layout);
+    let (rows, columns) = spec.size.cells(&order.shape);
+    let tiles = sampler::canvas::step_tile_counts(rows, columns, layout.tiles, spec.seed, spec.steps);
+    let decode_tiles = sampler::canvas::tile_count(rows, columns, layout.decode_tiles);
+    let cut = Cut { tiles, decode_tiles };
+    let task = Task {
+        images: order.images,
+        steps_done: order.resume.as_ref().and_then(Snapshot::steps_done),
+        may_do_it_itself,
+        ..Task::new(spec, &order.shape, order.plan, &cut)
+    };
+    coordinator::plan(&task, roster, now).map_err(|error| error.to_string())
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use coordinator::{Requester, Standing, Worker};
 use futures_timer::Delay;
-use protocol::limits::{CAUGHT_TOLD_MAX, NAME_BYTES_MAX};
+use protocol::limits::{CAUGHT_TOLD_MAX, IMAGES_MAX, NAME_BYTES_MAX};
 use protocol::{Activity, Instant, Message, PeerId, Presence, ToRequester};
 use tokio::sync::mpsc;
 use web_time::{Instant as Clock, SystemTime};
@@ -27,8 +27,8 @@ const PRESENCE_EVERY: Duration = Duration::from_secs(5);
 /// Notices that wait for whoever shows them.
 const NOTICES_MAX: usize = 1024;
 
-/// Places among them that are kept for outcomes: one job runs at a time.
-const OUTCOMES_MAX: usize = 16;
+/// Places among them that are kept for outcomes: of every picture of an order, and of orders given up for it.
+const OUTCOMES_MAX: usize = IMAGES_MAX as usize + 16;
 
 /// Commands that wait for the loop.
 const COMMANDS_MAX: usize = 64;
@@ -53,7 +53,10 @@ pub struct Participant {
     engine: Option<LaneMaker<TaskKey>>,
     /// Why the engine will not come again.
     broken: Option<String>,
-    painting: Option<Painting>,
+    /// The pictures of the present order that are not finished.
+    paintings: Vec<Painting>,
+    /// Units, cost done and cost in all of its finished ones.
+    finished: (u64, u64, u64),
     me: PeerId,
     name: String,
     lend: bool,
@@ -97,7 +100,8 @@ impl Participant {
             lane: None,
             engine: setup.engine,
             broken: None,
-            painting: None,
+            paintings: Vec::new(),
+            finished: (0, 0, 0),
             me,
             name: cut(&setup.name, NAME_BYTES_MAX),
             lend: false,
@@ -298,10 +302,10 @@ impl Participant {
         self.presence_due = Clock::now() + PRESENCE_EVERY;
         self.presence_sequence += 1;
         let lends = self.lend && !self.paused && self.worker.is_some();
-        let activity = match (&self.painting, lends) {
-            (Some(_), _) => Activity::Painting,
-            (None, true) => Activity::Lending { units: self.delivered },
-            (None, false) => Activity::Idle,
+        let activity = match (self.paintings.is_empty(), lends) {
+            (false, _) => Activity::Painting,
+            (true, true) => Activity::Lending { units: self.delivered },
+            (true, false) => Activity::Idle,
         };
         let condemned: Vec<&PeerId> = self.requester.condemned().collect();
         let caught = condemned.iter().rev().take(CAUGHT_TOLD_MAX).rev().map(|peer| (*peer).clone()).collect();

@@ -82,6 +82,8 @@ pub struct PlanReport {
     pub kind: protocol::PlanKind,
     /// Units in all.
     pub units: usize,
+    /// Seconds that it was expected to take, if anybody was there.
+    pub eta_s: Option<f64>,
     /// The label against the same plan on one machine.
     pub exactness: String,
     /// In words, as it was shown before painting.
@@ -157,6 +159,7 @@ impl PlanReport {
         Self {
             kind: plan.kind,
             units: plan.units(),
+            eta_s: plan.eta_s,
             exactness: plan.exactness.to_string(),
             explanation: plan.explain(),
         }

@@ -75,6 +75,14 @@ pub struct Tiling {
     pub overlap: u32,
 }
 
+impl Tiling {
+    /// How many tiles cover so many cells.
+    pub fn count(&self, rows: u32, columns: u32) -> usize {
+        let along = |length: u32| 1 + length.saturating_sub(self.tile).div_ceil(self.tile - self.overlap) as usize;
+        along(rows).saturating_mul(along(columns))
+    }
+}
+
 /// Into what the canvas is cut in every denoising step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -97,6 +105,22 @@ impl Tiles {
         match self {
             Self::Whole => None,
             Self::Blended(Tiling { tile, .. }) | Self::Shifted { tile } => Some(tile),
+        }
+    }
+
+    /// Cells that one step evaluates of a canvas, those of overlaps and borders included: the mean over all shifts where
+    /// tiles move.
+    pub fn cells(self, rows: u32, columns: u32) -> u64 {
+        let area = |side: u32| u64::from(rows.min(side)) * u64::from(columns.min(side));
+        match self {
+            Self::Whole => u64::from(rows) * u64::from(columns),
+            Self::Blended(tiling) => tiling.count(rows, columns) as u64 * area(tiling.tile),
+            Self::Shifted { tile } => {
+                // Each place between two cells is a line of the grid in one of `tile` shifts.
+                let strips =
+                    |length: u32| if length <= tile { 1.0 } else { 1.0 + f64::from(length - 1) / f64::from(tile) };
+                (strips(rows) * strips(columns) * area(tile) as f64) as u64
+            }
         }
     }
 

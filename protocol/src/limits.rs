@@ -65,6 +65,9 @@ pub const TILE_CELLS_MIN: u32 = 8;
 /// More steps than this bring nothing with any known sampler; schedules are tables of at most 1000 entries.
 pub const STEPS_MAX: u32 = 200;
 
+/// Pictures of one order: each keeps its latent while it is painted.
+pub const IMAGES_MAX: u32 = 64;
+
 /// Beyond this, guidance only burns.
 pub const GUIDANCE_MAX: f32 = 50.0;
 

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Hash, JobId, ModelId};
-use crate::job::{JobSpec, ModelShape, Wire};
+use crate::job::{JobSpec, ModelShape, Tiles, Wire};
 use crate::limits::{
     BODY_BYTES_MAX, GUIDANCE_MAX, HISTORY_TENSORS_MAX, PICTURE_PIXELS_MAX, PROMPT_BYTES_MAX, SIDE_PIXELS_MAX, STEPS_MAX,
 };
@@ -198,7 +198,8 @@ impl Work {
             Self::Paint { spec } => {
                 let (rows, columns) = spec.size.cells(shape);
                 let passes = u64::from(spec.steps) * if spec.guided() { 2 } else { 1 };
-                u64::from(rows) * u64::from(columns) * (passes + 1)
+                let decoded = spec.layout.decode_tiles.map_or(Tiles::Whole, Tiles::Blended);
+                64 + passes * spec.layout.tiles.cells(rows, columns) + decoded.cells(rows, columns)
             }
         }
     }
@@ -281,6 +282,29 @@ mod tests {
             assert!(denoise(rows, columns, timestep).check(&SHAPE).is_err(), "{rows} {columns} {timestep}");
         }
         assert!(Work::Encode { prompt: "x".repeat(PROMPT_BYTES_MAX + 1), negative: None }.check(&SHAPE).is_err());
+    }
+
+    #[test]
+    fn a_whole_picture_costs_what_its_units_do() {
+        let request = crate::JobRequest {
+            prompt: "a lake".into(),
+            negative: String::new(),
+            size: crate::Size { width: 384, height: 128 },
+            steps: 8,
+            guidance: 3.0,
+            seed: 7,
+            plan: crate::PlanChoice::Auto,
+        };
+        let cost = |plan| {
+            let request = crate::JobRequest { plan, ..request.clone() };
+            let spec = JobSpec::new(request, ModelId(Hash::of(b"model")), &SHAPE).unwrap();
+            Work::Paint { spec: Box::new(spec) }.cost(&SHAPE)
+        };
+        assert_eq!(cost(crate::PlanChoice::Whole), 64 + 16 * 16 * 48 + 16 * 48);
+        assert_eq!(cost(crate::PlanChoice::Tiles), 64 + 16 * 5 * 256 + 16 * 48);
+        // Three tiles where the grid begins with the canvas, else four.
+        let shifted = cost(crate::PlanChoice::Shifted);
+        assert!((64 + 16 * 3 * 256 + 16 * 48..64 + 16 * 4 * 256 + 16 * 48).contains(&shifted), "{shifted}");
     }
 
     #[test]

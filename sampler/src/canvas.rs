@@ -60,9 +60,7 @@ pub fn starts(length: u32, tile: u32, overlap: u32) -> Vec<u32> {
 
 /// How many tiles [`Grid::new`] will have, without the memory to make it.
 pub fn tile_count(rows: u32, columns: u32, tiling: Option<Tiling>) -> usize {
-    let Some(Tiling { tile, overlap }) = tiling else { return 1 };
-    let along = |length: u32| 1 + length.saturating_sub(tile).div_ceil(tile - overlap) as usize;
-    along(rows).saturating_mul(along(columns))
+    tiling.map_or(1, |tiling| tiling.count(rows, columns))
 }
 
 /// How many tiles each of `steps` steps has, without the memory to make them.

@@ -356,7 +356,7 @@ impl Requester {
 pub(super) fn check_form(unit: &Unit, shape: &protocol::ModelShape, input: &[u8], body: &[u8]) -> Result<(), String> {
     tensor::check(body, unit.work.output_values(shape)).map_err(|error| error.to_string())?;
     match &unit.work {
-        Work::Encode { .. } | Work::Denoise { .. } => {
+        Work::Encode { .. } | Work::Denoise { .. } | Work::Run { .. } => {
             // No network gives these; lazy workers and broken drivers do.
             if body.len() > 4 && body[4..] == body[..body.len() - 4] {
                 return Err("all its values are the same".into());

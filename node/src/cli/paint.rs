@@ -1,9 +1,10 @@
 //! `manyhands paint`: one prompt, one picture.
 
+mod gallery;
 mod session;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,16 +12,17 @@ use std::time::{Duration, Instant};
 use clap::{Args, ValueEnum};
 use compute::ModelFolder;
 use node::checkpoint::{self, Found, Keeper};
-use node::files::Place;
 use node::meeting::{self, Means};
-use node::report::{Job, PlanReport, Report, Resumed};
-use node::{Command, Order, Painted, Participant, Setup, lane, models, picture};
+use node::report::Resumed;
+use node::{Command, Order, Participant, Setup, lane, models};
+use protocol::limits::IMAGES_MAX;
 use protocol::{JobRequest, JobSpec, PlanChoice, Policy, RoomLink, Size};
 use serde_json::json;
 
+use self::gallery::Gallery;
 use self::session::Session;
 use super::interrupt::Interrupt;
-use super::screen::{Screen, Style, plain};
+use super::screen::{Screen, Style};
 use super::{Complaint, Ended, INTERRUPTED};
 
 /// After the wished number of workers is there, others get this long to be in the plan too.
@@ -58,6 +60,10 @@ pub struct Arguments {
     /// than the model's native size.
     #[arg(long, conflicts_with = "resume", value_enum, default_value_t = PlanName::Auto)]
     plan: PlanName,
+    /// Paint so many pictures: of this seed, the next one, and so on, in files numbered from 1.
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(IMAGES_MAX)))]
+    #[arg(conflicts_with_all = ["resume", "checkpoint"])]
+    count: u32,
     /// Where the picture goes; a new name in this folder if not given.
     #[arg(long, value_name = "FILE.png")]
     out: Option<PathBuf>,
@@ -130,60 +136,30 @@ pub async fn run(arguments: Arguments) -> Ended {
         None => check(&arguments, &folder)?,
         Some(found) => check_found(found, &folder)?,
     };
-    let report = arguments.report.as_deref().map(probe).transpose()?;
-    let out = match &arguments.out {
-        Some(path) => probe(path)?,
-        None => fresh_name(spec.seed)?,
-    };
+    let places = (arguments.out.as_deref(), arguments.report.as_deref());
+    let mut gallery = Gallery::open(folder.name(), places.0, places.1, (spec.seed, arguments.count), began)?;
     let mut screen = Screen::new(arguments.progress);
     let mut order = Order::new(spec.clone(), folder.shape(), folder.scheduler().clone(), arguments.plan.into());
-    order.snapshots = true;
-    let resumed = found.as_ref().map(|found| tell_found(found, &screen));
+    order.images = arguments.count;
+    // Of several pictures none is kept: what is finished is written at once.
+    order.snapshots = arguments.count == 1;
+    gallery.resumed = found.as_ref().map(|found| tell_found(found, &screen));
     order.resume = found.as_ref().map(|found| found.snapshot.clone());
     let mut keeper = match (found, &arguments.checkpoint) {
+        _ if !order.snapshots => None,
         (Some(found), _) => Some(Keeper::of(found)),
         (None, Some(file)) => Some(Keeper::new(file.clone())),
         (None, None) => Keeper::in_folder(spec.seed),
     };
-    let outcome = paint(&arguments, &folder, link.as_ref(), order, &mut screen, &mut keeper).await;
-    let kept = keeper.as_ref().map(Keeper::account);
-    let painted = match outcome {
-        Ok(Some(painted)) => painted,
-        Ok(None) => {
+    let outcome = paint(&arguments, &folder, link.as_ref(), order, &mut screen, (&mut keeper, &mut gallery)).await;
+    match outcome {
+        Err(Complaint(reason)) => Err(Complaint(with_way_on(reason, keeper.as_ref()))),
+        Ok(is_finished) => {
+            // Everything that was asked for is written, or nobody wants it any more.
             keeper.into_iter().for_each(Keeper::remove);
-            return Ok(ExitCode::from(INTERRUPTED));
+            Ok(if is_finished { ExitCode::SUCCESS } else { ExitCode::from(INTERRUPTED) })
         }
-        Err(Complaint(reason)) => return Err(Complaint(with_way_on(reason, keeper.as_ref()))),
-    };
-    let png = picture::encode(&painted.pixels, spec.size, &spec, folder.name())?;
-    let path = out.path().to_owned();
-    write(out, &png)?;
-    if let Some(place) = report {
-        let report = Report {
-            version: env!("CARGO_PKG_VERSION"),
-            job: Job::new(&spec, folder.name()),
-            plan: PlanReport::new(&painted.plan),
-            workers: painted.workers.clone(),
-            condemned: painted.condemned.clone(),
-            retries: painted.retries,
-            wall_ms: painted.wall_ms,
-            resumed,
-            kept,
-            latent_sha256: painted.latent_sha256.clone(),
-            pixels_sha256: painted.pixels_sha256.clone(),
-        };
-        write(place, serde_json::to_string_pretty(&report)?.as_bytes())?;
     }
-    // Only when everything that was asked for is written.
-    keeper.into_iter().for_each(Keeper::remove);
-    for worker in &painted.workers {
-        let name = if worker.local { "this machine".to_owned() } else { plain(&worker.name) };
-        screen.say("worker", &format!("{name} ({}): {} units in {} ms", worker.path, worker.units, worker.compute_ms));
-    }
-    let seconds = began.elapsed().as_secs_f64();
-    let text = format!("{} painted in {seconds:.1} s (seed {})", path.display(), spec.seed);
-    screen.tell("done", &text, json!({ "out": path, "pixels_sha256": painted.pixels_sha256 }));
-    Ok(ExitCode::SUCCESS)
 }
 
 /// Checks everything that can be checked before anybody is asked to compute.
@@ -245,43 +221,15 @@ fn with_way_on(reason: String, keeper: Option<&Keeper>) -> String {
     }
 }
 
-fn probe(path: &Path) -> Result<Place, Complaint> {
-    Place::probe(path).map_err(|error| Complaint(format!("cannot write {}: {error}", path.display())))
-}
-
-fn write(place: Place, content: &[u8]) -> Result<(), Complaint> {
-    let path = place.path().to_owned();
-    place.write(content).map_err(|error| {
-        Complaint(format!(
-            "cannot write {}: {error}; free space or choose another place, and paint again",
-            path.display()
-        ))
-    })
-}
-
-/// `manyhands-SEED.png`, or the first `manyhands-SEED-N.png` that is free.
-fn fresh_name(seed: u64) -> Result<Place, Complaint> {
-    for attempt in 1..1000 {
-        let suffix = if attempt == 1 { String::new() } else { format!("-{attempt}") };
-        let path = PathBuf::from(format!("manyhands-{seed}{suffix}.png"));
-        match Place::reserve(&path) {
-            Ok(place) => return Ok(place),
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(Complaint(format!("cannot write {}: {error}", path.display()))),
-        }
-    }
-    Err(Complaint("there are a thousand pictures of this seed here; give --out".into()))
-}
-
-/// Paints with the room, or `None` if the person gave up.
+/// Paints with the room; `false` if the person gave up.
 async fn paint(
     arguments: &Arguments,
     folder: &Arc<ModelFolder>,
     link: Option<&RoomLink>,
     order: Order,
     screen: &mut Screen,
-    keeper: &mut Option<Keeper>,
-) -> Result<Option<Painted>, Complaint> {
+    (keeper, gallery): (&mut Option<Keeper>, &mut Gallery),
+) -> Result<bool, Complaint> {
     let began = Instant::now();
     let threads = arguments.threads.unwrap_or_else(all_cores);
     let network = match link {
@@ -314,6 +262,7 @@ async fn paint(
         model: folder.id(),
         names: BTreeMap::new(),
         keeper,
+        gallery,
     };
     let outcome = session.paint(arguments, link.is_some(), order, began).await;
     let _ = session.commands.send(Command::Stop).await;

@@ -31,7 +31,7 @@ impl Participant {
     pub(super) fn set_lend(&mut self, lend: bool, now: Instant) {
         self.lend = lend;
         self.presence_due = Clock::now();
-        if !lend && self.painting.is_none() {
+        if !lend && self.paintings.is_empty() {
             // Nobody needs the engine: its memory goes back.
             self.lose_worker(now);
             self.lane = None;
@@ -40,7 +40,7 @@ impl Participant {
         }
         if lend {
             self.broken = None; // Whoever asks again wants another try.
-            self.helps_itself |= self.painting.is_some();
+            self.helps_itself |= !self.paintings.is_empty();
             if let Err(reason) = self.start_engine() {
                 self.tell(Notice::EngineFailed { reason, is_final: true });
             }
@@ -73,7 +73,7 @@ impl Participant {
     pub(super) fn lend_to_self(&mut self, now: Instant) {
         self.helps_itself = true;
         match self.start_engine() {
-            Err(reason) if self.painting.is_some() => self.fail(reason, now),
+            Err(reason) if !self.paintings.is_empty() => self.fail(reason, now),
             Err(reason) => _ = self.broken.get_or_insert(reason), // The next job hears it.
             Ok(()) if self.worker.is_some() => {
                 self.sync_offers(now);

@@ -1,4 +1,4 @@
-//! A participant's own job, from the order to the picture.
+//! A participant's own jobs, from the order to the pictures.
 
 use coordinator::RequesterOutput;
 use protocol::{Instant, JobId, Message};
@@ -14,45 +14,51 @@ impl Participant {
         self.helps_itself |= self.lend && self.broken.is_none();
         self.sync_offers(now);
         self.carry(now);
-        let traffic = self.traffic();
-        let painting = match Painting::begin(order, self.requester.roster(), traffic) {
-            Ok(painting) => painting,
+        let may_do_it_itself = self.engine.is_some() && self.broken.is_none();
+        let paintings = match Painting::begin(order, self.requester.roster(), &self.traffic(), may_do_it_itself, now) {
+            Ok(paintings) => paintings,
             Err(reason) => return self.fail(reason, now),
         };
-        self.tell(Notice::Planned(painting.plan().clone()));
-        self.requester.begin_job(painting.job(), painting.model(), now);
-        if let Some(snapshot) = painting.snapshot() {
-            self.tell(Notice::Snapshot(Box::new(snapshot)));
-        }
-        painting.begin_stage(&mut self.requester, now);
-        self.painting = Some(painting);
+        self.finished = (0, 0, 0);
+        self.paintings = paintings;
         self.presence_due = Clock::now();
+        if let Some(first) = self.paintings.first() {
+            self.tell(Notice::Planned(first.plan().clone()));
+        }
+        for painting in &self.paintings {
+            self.requester.begin_job(painting.job(), painting.model(), now);
+            if let Some(snapshot) = painting.snapshot() {
+                self.tell(Notice::Snapshot(Box::new(snapshot)));
+            }
+            painting.begin_stage(&mut self.requester, now);
+        }
     }
 
     pub(super) fn carry_requester(&mut self, output: RequesterOutput, now: Instant) {
         match output {
             RequesterOutput::Send { to, message, body } => self.send(&to, Message::ToWorker(message), body, now),
             RequesterOutput::Delivered { job, unit, by, body, compute_ms } => {
-                let Some(painting) = self.painting.as_mut().filter(|painting| painting.job() == job) else { return };
+                let Some(painting) = self.paintings.iter_mut().find(|painting| painting.job() == job) else { return };
                 let name = self.requester.roster().lender(&by).map(|lender| lender.capabilities().name.as_str());
                 let path = self.paths.get(&by).map_or_else(|| "local".to_owned(), ToString::to_string);
                 painting.note_worker(&by, name.unwrap_or_default(), path);
                 match painting.accept(unit, &by, &body, compute_ms) {
                     Ok(()) => {
-                        let notice = painting.unit_notice(by);
-                        self.tell(notice);
+                        let stage = painting.stage();
+                        let (units, done, total) = self.progress();
+                        self.tell(Notice::Unit { by, units, done, total, stage });
                     }
                     Err(reason) => self.requester.reject(job, unit, &reason, now),
                 }
             }
             RequesterOutput::StageDone { job } => {
-                if self.painting.as_ref().is_some_and(|painting| painting.job() == job && painting.stage_is_complete())
-                {
-                    self.advance(now);
+                let place = self.paintings.iter().position(|painting| painting.job() == job);
+                if let Some(place) = place.filter(|&place| self.paintings[place].stage_is_complete()) {
+                    self.advance(place, now);
                 }
             }
-            RequesterOutput::JobFailed { job, reasons, .. } => {
-                if self.painting.as_ref().is_some_and(|painting| painting.job() == job) {
+            RequesterOutput::JobFailed { job, cause, reasons } => {
+                if self.is_painting(job) {
                     let reasons: Vec<_> =
                         reasons.iter().map(|(peer, reason)| format!("{}: {reason}", peer.short())).collect();
                     self.fail(format!("no worker could do a unit ({})", reasons.join("; ")), now);
@@ -60,9 +66,7 @@ impl Participant {
             }
             RequesterOutput::WorkerPaused { peer, reason } => tracing::debug!(%peer, reason, "worker paused"),
             RequesterOutput::WorkerCondemned { peer, evidence } => {
-                if let Some(painting) = &mut self.painting {
-                    painting.condemn(&peer, &evidence);
-                }
+                self.paintings.iter_mut().for_each(|painting| painting.condemn(&peer, &evidence));
                 self.presence_due = Clock::now(); // The room hears of it.
                 self.tell(Notice::Condemned(peer, evidence));
             }
@@ -71,24 +75,24 @@ impl Participant {
         }
     }
 
-    /// Gives the job up because somebody asked for that.
+    /// Gives the order up because somebody asked for that.
     pub(super) fn cancel(&mut self, now: Instant) {
         self.give_up(now);
-        self.job_ended(now);
+        self.order_ended(now);
     }
 
-    /// Gives the job up, if one runs, and says why.
+    /// Gives the order up, if there is one, and says why.
     pub(super) fn fail(&mut self, reason: String, now: Instant) {
-        if let Some(painting) = self.painting.take() {
+        for painting in std::mem::take(&mut self.paintings) {
             self.requester.cancel(painting.job(), now);
         }
         self.tell(Notice::Failed(reason));
-        self.job_ended(now);
+        self.order_ended(now);
     }
 
     /// A job without any worker is computed here after a while, or given up if this participant computes nothing.
     pub(super) fn mend_starvation(&mut self, now: Instant) {
-        let starved = self.painting.as_ref().filter(|painting| self.requester.is_starved(painting.job()));
+        let starved = self.paintings.iter().find(|painting| self.requester.is_starved(painting.job()));
         let Some(model) = starved.map(Painting::model) else {
             self.starved_since = None;
             return;
@@ -110,8 +114,8 @@ impl Participant {
         self.fail(format!("no worker with this model has been in the room for {waited} s; {advice}"), now);
     }
 
-    fn advance(&mut self, now: Instant) {
-        let painting = self.painting.as_mut().expect("only a running job advances");
+    fn advance(&mut self, place: usize, now: Instant) {
+        let painting = &mut self.paintings[place];
         painting.advance();
         if !painting.is_done() {
             let (preview, snapshot) = (painting.preview(), painting.snapshot());
@@ -124,17 +128,20 @@ impl Participant {
             }
             return;
         }
-        let painting = self.painting.take().expect("the job was just there");
+        let painting = self.paintings.remove(place);
         let retries = self.requester.retries(painting.job());
         self.requester.cancel(painting.job(), now);
+        self.finished = sum(self.finished, painting.progress());
         let painted = painting.finish(&self.traffic(), &self.me, retries);
         self.tell(Notice::Painted(Box::new(painted)));
-        self.job_ended(now);
+        if self.paintings.is_empty() {
+            self.order_ended(now);
+        }
     }
 
     /// Takes the job back to before a stage that holds a wrong answer.
     fn roll_back(&mut self, job: JobId, stage: u32, now: Instant) {
-        let Some(painting) = self.painting.as_mut().filter(|painting| painting.job() == job) else { return };
+        let Some(painting) = self.paintings.iter_mut().find(|painting| painting.job() == job) else { return };
         painting.roll_back(stage);
         let snapshot = painting.snapshot();
         painting.begin_stage(&mut self.requester, now);
@@ -144,15 +151,28 @@ impl Participant {
         }
     }
 
+    fn is_painting(&self, job: JobId) -> bool {
+        self.paintings.iter().any(|painting| painting.job() == job)
+    }
+
+    /// Units accepted, cost done and cost in all, of all pictures of the order.
+    fn progress(&self) -> (u64, u64, u64) {
+        self.paintings.iter().map(Painting::progress).fold(self.finished, sum)
+    }
+
     fn give_up(&mut self, now: Instant) {
-        if let Some(painting) = self.painting.take() {
-            self.requester.cancel(painting.job(), now);
-            self.tell(Notice::Cancelled);
+        let paintings = std::mem::take(&mut self.paintings);
+        if paintings.is_empty() {
+            return;
         }
+        for painting in paintings {
+            self.requester.cancel(painting.job(), now);
+        }
+        self.tell(Notice::Cancelled);
     }
 
     /// This device is its own worker only as long as there is something to paint.
-    fn job_ended(&mut self, now: Instant) {
+    fn order_ended(&mut self, now: Instant) {
         self.helps_itself = false;
         self.sync_offers(now);
         self.presence_due = Clock::now();
@@ -161,4 +181,8 @@ impl Participant {
     fn traffic(&self) -> crate::job::Traffic {
         self.network.as_ref().map(net::Handle::traffic).unwrap_or_default()
     }
+}
+
+fn sum(a: (u64, u64, u64), b: (u64, u64, u64)) -> (u64, u64, u64) {
+    (a.0 + b.0, a.1 + b.1, a.2 + b.2)
 }

@@ -29,7 +29,7 @@ pub struct Setup {
 
 /// What a participant is told.
 pub enum Command {
-    /// Paint; one job at a time, so a job that still runs is given up.
+    /// Paint; one order at a time, so one that still runs is given up.
     Paint(Box<Order>),
     /// Lend this device to its own job: to the one that runs, or else to the next.
     LendToSelf,
@@ -79,9 +79,9 @@ pub enum Notice {
     RelayConnected,
     /// The relay cannot be reached; members already met stay.
     RelayLost,
-    /// A job was planned and begins.
+    /// An order was planned and begins.
     Planned(coordinator::Plan),
-    /// An accepted unit, and the job's progress in [`protocol::Work::cost`].
+    /// An accepted unit, and the order's progress in [`protocol::Work::cost`].
     Unit {
         /// Who computed it.
         by: PeerId,
@@ -107,7 +107,7 @@ pub enum Notice {
     Snapshot(Box<sampler::Snapshot>),
     /// This device computes for its own job.
     LocalBegan,
-    /// The picture.
+    /// The picture, or one of the order's.
     Painted(Box<Painted>),
     /// The job failed, in words.
     Failed(String),

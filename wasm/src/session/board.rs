@@ -258,7 +258,8 @@ impl Board {
             1 => "on one device".to_owned(),
             devices => format!("shared by {devices} devices"),
         };
-        let sentence = sentence(&format!("{split}, {who}"));
+        let time = plan.expected().map_or_else(String::new, |time| format!(", {time}"));
+        let sentence = sentence(&format!("{split}, {who}{time}"));
         let units = u32::try_from(plan.units()).unwrap_or(u32::MAX);
         vec![News::Planned { sentence, explanation, recipe: job.recipe.clone(), units }]
     }

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use node::checkpoint::Keeper;
-use node::{Command, Notice, Order, Painted};
+use node::{Command, Notice, Order};
 use protocol::{Capabilities, ModelId, PeerId};
 use serde_json::json;
 use tokio::sync::mpsc;
 
+use super::gallery::Gallery;
 use super::{Arguments, SETTLE};
 use crate::cli::Complaint;
 use crate::cli::interrupt::Interrupt;
@@ -26,21 +27,23 @@ pub struct Session<'a> {
     pub names: BTreeMap<PeerId, String>,
     /// Keeps the painting while it is painted, if there is a place for that.
     pub keeper: &'a mut Option<Keeper>,
+    /// Where finished pictures go.
+    pub gallery: &'a mut Gallery,
 }
 
 impl Session<'_> {
-    /// Waits for whom the arguments say, and paints; `None` if the person gave up.
+    /// Waits for whom the arguments say, and paints; `false` if the person gave up.
     pub async fn paint(
         &mut self,
         arguments: &Arguments,
         in_room: bool,
         order: Order,
         began: Instant,
-    ) -> Result<Option<Painted>, Complaint> {
+    ) -> Result<bool, Complaint> {
         if !in_room {
             self.command(Command::LendToSelf).await?;
         } else if !self.wait_for_workers(arguments).await? {
-            return Ok(None);
+            return Ok(false);
         } else if self.names.is_empty() && arguments.no_local {
             return Err(Complaint(format!(
                 "no worker with this model came into the room within {} s; open one with `manyhands join LINK`, or drop --no-local",
@@ -52,11 +55,7 @@ impl Session<'_> {
         }
         let prepare = began.elapsed();
         self.command(Command::Paint(Box::new(order))).await?;
-        let mut painted = self.watch().await?;
-        if let Some(painted) = &mut painted {
-            painted.wall_ms.prepare = u64::try_from(prepare.as_millis()).unwrap_or(u64::MAX);
-        }
-        Ok(painted)
+        self.watch(u64::try_from(prepare.as_millis()).unwrap_or(u64::MAX)).await
     }
 
     /// Waits until enough workers are there or the time is over; `false` if the person gave up.
@@ -78,23 +77,30 @@ impl Session<'_> {
         }
     }
 
-    /// Shows the job until it ends; `None` if the person gave up.
-    async fn watch(&mut self) -> Result<Option<Painted>, Complaint> {
+    /// Shows the order until all its pictures are written; `false` if the person gave up.
+    async fn watch(&mut self, prepare_ms: u64) -> Result<bool, Complaint> {
         loop {
             let notice = tokio::select! {
                 notice = self.notices.recv() => notice.ok_or("the node ended")?,
                 () = self.interrupt.asked() => {
                     self.screen.end_bar();
-                    self.screen.say("cancelled", "Cancelled; nothing was written.");
+                    let more = if self.gallery.is_begun() { " more" } else { "" };
+                    self.screen.say("cancelled", &format!("Cancelled; nothing{more} was written."));
                     self.command(Command::Cancel).await?;
-                    return Ok(None);
+                    return Ok(false);
                 }
             };
             self.note(&notice);
             match notice {
-                Notice::Painted(painted) => {
-                    self.screen.end_bar();
-                    return Ok(Some(*painted));
+                Notice::Painted(mut painted) => {
+                    painted.wall_ms.prepare = prepare_ms;
+                    if self.gallery.is_last() {
+                        self.screen.end_bar();
+                    }
+                    self.gallery.hang(*painted, self.keeper.as_ref().map(Keeper::account), self.screen)?;
+                    if self.gallery.is_full() {
+                        return Ok(true);
+                    }
                 }
                 Notice::Failed(reason) => {
                     self.screen.end_bar();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use coordinator::{Cut, Plan, Requester, Roster, Task};
 use protocol::limits::IMAGES_MAX;
-use protocol::{Instant, JobId, JobSpec, ModelId, ModelShape, PeerId, PlanChoice, UnitId};
+use protocol::{Instant, JobId, JobSpec, ModelId, ModelShape, Part, PeerId, PlanChoice, UnitId};
 use sampler::{Painter, SchedulerConfig, Snapshot, Stage};
 use web_time::Instant as Clock;
 
@@ -103,6 +103,30 @@ impl Painting {
             Self::new(Order { spec, ..order.clone() }, plan.clone(), traffic.clone())
         };
         (0..order.images).map(one).collect()
+    }
+
+    /// The same picture from its beginning with the next smaller layout, and that layout in words; `None` if its present units
+    /// cannot be smaller. It keeps the account of what was done so far.
+    pub fn smaller(&self, roster: &Roster, may_do_it_itself: bool, now: Instant) -> Option<(Self, String)> {
+        let part = match self.painter.stage() {
+            Stage::Denoise { .. } | Stage::Run { .. } => Part::Denoise,
+            Stage::Decode => Part::Decode,
+            Stage::Whole => Part::Everything,
+            Stage::Encode | Stage::Done => return None,
+        };
+        let Order { spec, shape, .. } = &self.order;
+        let layout = spec.layout.smaller(part, spec.size, shape)?;
+        let spec = JobSpec { layout, ..spec.clone() };
+        let order = Order { spec, images: 1, resume: None, ..self.order.clone() };
+        let plan = plan(&order, roster, may_do_it_itself, now).ok()?;
+        let anew = Self::new(order, plan, self.traffic_before.clone()).ok()?;
+        let side = |cells: Option<u32>| {
+            cells.map_or("whole".to_owned(), |cells| format!("in tiles of {} pixels", cells * self.order.shape.factor))
+        };
+        let decoded = side(layout.decode_tiles.map(|tiling| tiling.tile));
+        let words = format!("painted {} and developed {decoded}", side(layout.tiles.side()));
+        let (tally, begun) = (self.tally.clone(), self.begun);
+        Some((Self { tally, begun, units: self.units, condemned: self.condemned.clone(), ..anew }, words))
     }
 
     fn new(mut order: Order, plan: Plan, traffic_before: Traffic) -> Result<Self, String> {

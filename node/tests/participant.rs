@@ -7,7 +7,7 @@ use std::time::Duration;
 use node::lane::{self, Ability, Computed, EngineEnd, FromEngine, LaneMaker, Task, ToEngine};
 use node::participant::TaskKey;
 use node::{Command, Notice, Order, Painted, Participant, Setup};
-use protocol::{Hash, JobRequest, JobSpec, ModelId, ModelShape, PlanChoice, Policy, Size, tensor};
+use protocol::{Hash, JobRequest, JobSpec, ModelId, ModelShape, PlanChoice, Policy, Size, Work, tensor};
 use sampler::SchedulerConfig;
 use tokio::sync::mpsc;
 
@@ -131,7 +131,8 @@ fn fail(end: &EngineEnd<TaskKey>, is_final: bool) {
 }
 
 fn answer(end: &EngineEnd<TaskKey>, task: Task<TaskKey>) {
-    let output = Ok(tensor::to_bytes(&vec![0.25; task.unit.work.output_values(&SHAPE)]));
+    let values = (0..task.unit.work.output_values(&SHAPE)).map(|index| (index % 7) as f32 / 8.0);
+    let output = Ok(tensor::to_bytes(&values.collect::<Vec<_>>()));
     let computed = Computed { key: task.key, output, took: Duration::from_millis(1) };
     end.news.send(FromEngine::Computed(computed)).unwrap();
 }
@@ -241,6 +242,74 @@ async fn a_device_that_lends_takes_part_in_its_own_picture_and_one_that_stops_un
     let end = seat.engine().await;
     ready(&end, "cpu");
     seat.wait_for(|notice| matches!(notice, Notice::EngineReady(_)).then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_picture_too_large_for_everybodys_memory_is_painted_anew_in_tiles() {
+    let mut seat = Seat::open(false);
+    seat.command(Command::LendToSelf).await;
+    let wide = order();
+    let request = JobRequest {
+        prompt: "a lake".into(),
+        negative: String::new(),
+        size: Size { width: 32, height: 16 },
+        steps: 3,
+        guidance: 3.0,
+        seed: 1,
+        plan: PlanChoice::Cfg,
+    };
+    let spec = JobSpec::new(request, model(), &SHAPE).unwrap();
+    assert!(spec.layout.tiles.is_whole());
+    seat.command(Command::Paint(Box::new(Order { spec, plan: PlanChoice::Cfg, ..wide }))).await;
+    let mut end = seat.engine().await;
+    ready(&end, "small");
+    tokio::spawn(async move {
+        while let Some(order) = end.orders.recv().await {
+            let ToEngine::Compute(task) = order else { continue };
+            match task.unit.work {
+                Work::Denoise { columns, .. } if columns > 8 => {
+                    let output = Err("the device failed: Out of memory".into());
+                    let computed = Computed { key: task.key, output, took: Duration::from_millis(1) };
+                    end.news.send(FromEngine::Computed(computed)).unwrap();
+                }
+                _ => answer(&end, task),
+            }
+        }
+    });
+    let reason = seat
+        .wait_for(|notice| match notice {
+            Notice::Smaller(reason) => Some(reason),
+            Notice::Failed(reason) => panic!("{reason}"),
+            _ => None,
+        })
+        .await;
+    assert!(reason.ends_with("painted in tiles of 16 pixels and developed whole"), "{reason}");
+    let painted = seat.painted().await;
+    assert_eq!(painted.spec.layout.tiles.side(), Some(8));
+    assert_eq!(painted.pixels.len(), 3 * 32 * 16);
+}
+
+#[tokio::test]
+async fn pictures_of_one_order_are_painted_together_with_their_own_seeds() {
+    let mut seat = Seat::open(false);
+    seat.command(Command::LendToSelf).await;
+    seat.command(Command::Paint(Box::new(Order { images: 3, ..order() }))).await;
+    let end = seat.engine().await;
+    ready(&end, "cpu");
+    compute(end);
+    let mut seeds = Vec::new();
+    let mut progress = Vec::new();
+    while seeds.len() < 3 {
+        match seat.notice().await {
+            Notice::Painted(painted) => seeds.push(painted.spec.seed),
+            Notice::Unit { done, total, .. } => progress.push((done, total)),
+            Notice::Failed(reason) => panic!("{reason}"),
+            _ => {}
+        }
+    }
+    seeds.sort_unstable();
+    assert_eq!(seeds, [1, 2, 3]);
+    assert!(progress.is_sorted() && progress.last().is_some_and(|(done, total)| done == total), "{progress:?}");
 }
 
 #[tokio::test]

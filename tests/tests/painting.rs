@@ -71,13 +71,48 @@ fn every_plan_gives_the_bits_of_its_layout_alone_or_in_a_room() {
         let report: Value = serde_json::from_str(&read(&report)).unwrap();
         report["pixels_sha256"].as_str().unwrap().to_owned()
     };
-    let (whole, tiles) = (paint("whole", None), paint("tiles", None));
+    let (whole, tiles, shifted) = (paint("whole", None), paint("tiles", None), paint("shifted", None));
     assert_ne!(whole, tiles, "tiles are another function than the whole canvas");
+    assert!(shifted != whole && shifted != tiles, "and so are tiles that move");
+    assert_eq!(paint("shifted", Some(&link)), shifted);
     for plan in ["whole", "cfg"] {
         assert_eq!(paint(plan, Some(&link)), whole, "{plan}");
     }
     for plan in ["tiles", "auto"] {
         assert_eq!(paint(plan, Some(&link)), tiles, "{plan}");
+    }
+}
+
+#[test]
+fn several_pictures_at_once_are_those_of_their_seeds() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_relay, url) = relay(folder.path());
+    let link = new_room(&url);
+    let _workers = [worker(&link, &[]), worker(&link, &[])];
+    let paint = |seed: &str, arguments: &[&str]| {
+        let mut paint = node();
+        paint.args(["paint", PROMPT, "--size", "128x128", "--steps", "3", "--seed", seed]).args(arguments);
+        paint.arg("--out").arg(folder.path().join("a.png")).arg("--report").arg(folder.path().join("a.json"));
+        let output = paint.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let hash = |name: &str| {
+        let report: Value = serde_json::from_str(&read(&folder.path().join(name))).unwrap();
+        report["pixels_sha256"].as_str().unwrap().to_owned()
+    };
+    let alone: Vec<String> = ["5", "6", "7"]
+        .iter()
+        .map(|seed| {
+            paint(seed, &[]);
+            hash("a.json")
+        })
+        .collect();
+    let said = paint("5", &["--count", "3", "--room", &link, "--min-workers", "2", "--wait", "60", "--no-local"]);
+    assert!(said.contains("for each of 3 pictures"), "{said}");
+    for (number, alone) in (1..).zip(&alone) {
+        assert_eq!(&hash(&format!("a-{number}.json")), alone);
+        assert!(folder.path().join(format!("a-{number}.png")).exists());
     }
 }
 

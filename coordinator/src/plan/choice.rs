@@ -171,7 +171,7 @@ fn take(task: &Task<'_>, candidates: &[Candidate], fastest_alone: f64, peers: us
         let taken = finest(&|_| true).expect("there is always a kind");
         return (taken, "nobody is there yet, and this way whoever comes can take part in the next step".into());
     }
-    let is_each_to_one = task.images > 1 && task.images as usize >= peers;
+    let is_each_to_one = peers > 1 && task.images as usize >= peers;
     if let Some(whole) = candidates.iter().position(|candidate| candidate.kind == PlanKind::Whole && is_each_to_one)
         && candidates.iter().all(|other| candidates[whole].seconds <= SMALLER_PIECES * other.seconds)
     {

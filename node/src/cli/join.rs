@@ -194,6 +194,7 @@ impl Board {
             | Notice::Delivered(_)
             | Notice::Preview { .. }
             | Notice::Snapshot(_)
+            | Notice::Smaller(_)
             | Notice::Planned(_)
             | Notice::Unit { .. }
             | Notice::LocalBegan

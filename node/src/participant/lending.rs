@@ -170,7 +170,7 @@ impl Participant {
     fn computed(&mut self, Computed { key, output, took }: Computed<super::TaskKey>, now: Instant) {
         let Some(worker) = &mut self.worker else { return };
         let took_ms = u32::try_from(took.as_millis()).unwrap_or(u32::MAX);
-        worker.handle_computed(&key, output.map_err(|reason| RefuseReason::failed(&reason)), took_ms, now);
+        worker.handle_computed(&key, output.map_err(|reason| refusal(&reason)), took_ms, now);
         self.carry(now);
         self.tell(Notice::Computed(self.delivered));
     }
@@ -184,4 +184,12 @@ impl Participant {
         self.worker = None;
         self.presence_due = Clock::now();
     }
+}
+
+/// Why a unit was not computed, for its requester. Engines and their drivers have no common word for a lack of memory but
+/// these.
+fn refusal(reason: &str) -> RefuseReason {
+    let text = reason.to_lowercase();
+    let lacks_memory = ["out of memory", "outofmemory", "not enough memory"].iter().any(|words| text.contains(words));
+    if lacks_memory { RefuseReason::OutOfMemory } else { RefuseReason::failed(reason) }
 }

@@ -1,6 +1,6 @@
 //! A participant's own jobs, from the order to the pictures.
 
-use coordinator::RequesterOutput;
+use coordinator::{FailCause, RequesterOutput};
 use protocol::{Instant, JobId, Message};
 use web_time::Instant as Clock;
 
@@ -14,8 +14,8 @@ impl Participant {
         self.helps_itself |= self.lend && self.broken.is_none();
         self.sync_offers(now);
         self.carry(now);
-        let may_do_it_itself = self.engine.is_some() && self.broken.is_none();
-        let paintings = match Painting::begin(order, self.requester.roster(), &self.traffic(), may_do_it_itself, now) {
+        let (roster, itself) = (self.requester.roster(), self.may_do_it_itself());
+        let paintings = match Painting::begin(order, roster, &self.traffic(), itself, now) {
             Ok(paintings) => paintings,
             Err(reason) => return self.fail(reason, now),
         };
@@ -25,13 +25,18 @@ impl Participant {
         if let Some(first) = self.paintings.first() {
             self.tell(Notice::Planned(first.plan().clone()));
         }
-        for painting in &self.paintings {
-            self.requester.begin_job(painting.job(), painting.model(), now);
-            if let Some(snapshot) = painting.snapshot() {
-                self.tell(Notice::Snapshot(Box::new(snapshot)));
-            }
-            painting.begin_stage(&mut self.requester, now);
+        for place in 0..self.paintings.len() {
+            self.begin_job(place, now);
         }
+    }
+
+    fn begin_job(&mut self, place: usize, now: Instant) {
+        let painting = &self.paintings[place];
+        self.requester.begin_job(painting.job(), painting.model(), now);
+        if let Some(snapshot) = painting.snapshot() {
+            self.tell(Notice::Snapshot(Box::new(snapshot)));
+        }
+        painting.begin_stage(&mut self.requester, now);
     }
 
     pub(super) fn carry_requester(&mut self, output: RequesterOutput, now: Instant) {
@@ -58,7 +63,8 @@ impl Participant {
                 }
             }
             RequesterOutput::JobFailed { job, cause, reasons } => {
-                if self.is_painting(job) {
+                let is_too_large = matches!(cause, FailCause::OutOfMemory);
+                if self.is_painting(job) && !(is_too_large && self.paint_smaller(job, now)) {
                     let reasons: Vec<_> =
                         reasons.iter().map(|(peer, reason)| format!("{}: {reason}", peer.short())).collect();
                     self.fail(format!("no worker could do a unit ({})", reasons.join("; ")), now);
@@ -149,6 +155,24 @@ impl Participant {
         if let Some(snapshot) = snapshot {
             self.tell(Notice::Snapshot(Box::new(snapshot)));
         }
+    }
+
+    /// Begins a picture anew whose units need more memory than anybody has, in smaller ones. It is another picture then.
+    fn paint_smaller(&mut self, job: JobId, now: Instant) -> bool {
+        let Some(place) = self.paintings.iter().position(|painting| painting.job() == job) else { return false };
+        let (roster, itself) = (self.requester.roster(), self.may_do_it_itself());
+        let Some((painting, words)) = self.paintings[place].smaller(roster, itself, now) else { return false };
+        let plan = painting.plan().clone();
+        self.paintings[place] = painting;
+        self.tell(Notice::Smaller(format!("nobody here has the memory for its units, so the picture is {words}")));
+        self.tell(Notice::Planned(plan));
+        self.begin_job(place, now);
+        true
+    }
+
+    /// Whether this participant has an engine that it may lend itself.
+    fn may_do_it_itself(&self) -> bool {
+        self.engine.is_some() && self.broken.is_none()
     }
 
     fn is_painting(&self, job: JobId) -> bool {

@@ -81,6 +81,8 @@ pub enum Notice {
     RelayLost,
     /// An order was planned and begins.
     Planned(coordinator::Plan),
+    /// A picture of the order begins anew, painted otherwise: nobody has the memory for its units. The plan follows.
+    Smaller(String),
     /// An accepted unit, and the order's progress in [`protocol::Work::cost`].
     Unit {
         /// Who computed it.

@@ -153,6 +153,10 @@ impl Board {
                 self.count(by).given += 1;
                 vec![self.progress(units, (done, total), stage, now)]
             }
+            Notice::Smaller(reason) => {
+                // The history tells what was painted.
+                vec![News::Remark { text: sentence(&format!("painting anew: {reason}")) }]
+            }
             Notice::Preview { width, height, rgba } => vec![News::Preview { width, height, rgba }],
             Notice::Painted(painted) => self.painted(*painted, now),
             Notice::Failed(reason) => {

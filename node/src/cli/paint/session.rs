@@ -157,6 +157,7 @@ impl Session<'_> {
                 self.screen.progress("unit", *done, stage_text(*stage), fields);
             }
             Notice::Snapshot(snapshot) => self.keep(snapshot),
+            Notice::Smaller(reason) => self.screen.say("smaller", &format!("Painting anew: {reason}.")),
             Notice::Listening(_)
             | Notice::Joined(..)
             | Notice::Present(..)

@@ -5,7 +5,7 @@ mod fake;
 
 use protocol::tensor::{self, TensorError};
 use protocol::unit::UnitError;
-use protocol::{Hash, JobId, JobSpec, ModelId, ModelShape, PlanKind, Unit, Work};
+use protocol::{Hash, JobId, JobSpec, ModelId, ModelShape, PlanKind, Unit};
 use sampler::{Painter, PainterError, Run, SchedulerConfig, Stage};
 
 pub use diffusion::Diffusion;
@@ -26,7 +26,7 @@ pub trait Engine: Send {
     fn models(&self) -> Vec<(ModelId, ModelShape)>;
 
     /// Computes `unit` from its input body and, for denoising, the bytes of the conditioning it names; see
-    /// [`Work`] for shapes. `cancelled` is asked often, and when it says so the work is given up.
+    /// [`protocol::Work`] for shapes. `cancelled` is asked often, and when it says so the work is given up.
     fn compute(
         &mut self,
         unit: &Unit,

@@ -72,7 +72,7 @@ pub struct Plan {
     pub images: u32,
     /// The workers that are expected to get units, in the order of ids; more may join, and any may leave.
     pub workers: Vec<PeerId>,
-    /// Those who lend the job's model and would make it slower.
+    /// Those who lend the job's model and would not make it faster.
     pub left_out: Vec<PeerId>,
     /// How many numeric classes the workers are of: bits are the same only within one.
     pub numeric_classes: usize,

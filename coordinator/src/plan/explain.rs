@@ -45,7 +45,7 @@ impl Plan {
         line(format!("Plan: {}, because {}.", self.split(), self.reason));
         line(format!("Workers: {}.", self.who()));
         if !self.left_out.is_empty() {
-            line(format!("Left out: {}, who would make it slower.", listed(&self.left_out)));
+            line(format!("Left out: {}, who would not make it faster.", listed(&self.left_out)));
         }
         line(format!("Time: {}.", self.time()));
         let each = if self.images > 1 { format!(" for each of {} pictures", self.images) } else { String::new() };

@@ -150,7 +150,7 @@ fn a_plan_is_explained_in_plain_words() {
         "Plan: each step is one unit, the whole canvas, because sharing would not win a tenth, and this way progress shows \
          and a worker that leaves takes one step along.\n\
          Workers: 2 lend this model; near for everything.\n\
-         Left out: far, who would make it slower.\n\
+         Left out: far, who would not make it faster.\n\
          Time: about 11 s.\n\
          Units: 1 to read the prompt, 1 in each of 20 steps, 1 to make pixels; 22 in all, about 728 KiB over the network.\n\
          Exactness: E0 \"identical\" to the same plan on one machine of the same numeric class,\n\

@@ -4,7 +4,7 @@ use coordinator::plan::{Pace, Peer, Steady, UpscaleTiles, plan_over};
 use coordinator::{Cut, Exactness, Plan, PlanError, Roster, StageKind, Task, plan};
 use protocol::limits::STAGE_UNITS_MAX;
 use protocol::{
-    Capabilities, JobRequest, JobSpec, ModelShape, PlanChoice, PlanKind, Size, SpecError, Tiles, Tiling, Work,
+    Capabilities, JobRequest, JobSpec, ModelShape, Pilot, PlanChoice, PlanKind, Size, SpecError, Tiles, Tiling, Work,
 };
 
 use crate::toy::{Rng, at, capabilities, model, peer};
@@ -228,6 +228,30 @@ fn a_model_that_only_others_than_those_here_could_lend_is_named() {
     assert_eq!(larger, PlanError::UpscalerMissing { factor: 4, tiles: 1 });
     let tiles = UpscaleTiles::of(Size { width: 1024, height: 512 }, 2);
     assert_eq!((tiles.tiles, tiles.tile_bytes), (5 * 3, 12 * 256 * 256 * 5));
+}
+
+#[test]
+fn what_workers_measured_of_themselves_is_planned_with() {
+    let with_pilot = |name: &str, nanoseconds_per_cost| {
+        let pilots = vec![Pilot { model: model(), nanoseconds_per_cost }];
+        (peer(name), Capabilities { pilots, ..capabilities(vec![model()]) })
+    };
+    let mut roster = Roster::new();
+    for (peer, capabilities) in [with_pilot("slow", 20_000_000), with_pilot("fast", 1_000_000)] {
+        roster.admit(peer, capabilities, at(0)).unwrap();
+    }
+    let (spec, cut) = (spec(NATIVE, 5.0, PlanChoice::Auto), cut(1));
+    let task = Task::new(&spec, &SHAPE, PlanChoice::Auto, &cut);
+    let known = plan(&task, &roster, at(0)).unwrap();
+    assert_eq!((known.workers.as_slice(), known.left_out.as_slice()), (&[peer("fast")][..], &[peer("slow")][..]));
+    // Twenty steps of two passes of 256 at a millisecond each, and what is around them.
+    assert!((10.4..11.0).contains(&known.eta_s.unwrap()), "{known:?}");
+    assert_eq!(known.expected().as_deref(), Some("about 11 s"));
+    // A third of whom nothing is known is taken to be like the others, and the time becomes a guess.
+    roster.admit(peer("silent"), capabilities(vec![model()]), at(0)).unwrap();
+    let guessed = plan(&task, &roster, at(0)).unwrap();
+    assert!(guessed.eta_s.is_some());
+    assert_eq!(guessed.is_measured, !guessed.workers.contains(&peer("silent")));
 }
 
 #[test]

@@ -65,6 +65,8 @@ pub enum End {
     Painted,
     /// With reasons.
     Failed,
+    /// Its requester gave it up.
+    GivenUp,
 }
 
 struct Job {
@@ -138,6 +140,16 @@ impl Desk {
         self.jobs.insert(id, Job { spec, plan, painting, checkpoint, earlier: Vec::new(), end: None });
         self.drain(now)?;
         Ok(true)
+    }
+
+    /// The person who asked for a job wants it no longer.
+    pub fn give_up(&mut self, id: JobId, now: Instant) -> Result<(), Broken> {
+        let local = self.clock.at(now);
+        let runs = self.jobs.get(&id).is_some_and(|job| job.end.is_none());
+        let Some(machine) = self.machine.as_mut().filter(|_| runs) else { return Ok(()) };
+        machine.cancel(id, local);
+        self.end(id, End::GivenUp)?;
+        self.drain(now)
     }
 
     /// A worker is connected.

@@ -158,7 +158,7 @@ fn draw(seed: u64) -> Setup {
         seed: rng.next(),
         layout,
     };
-    let jobs = vec![Order { number: 0, asker: 0, at: Instant::ZERO + SETTLED, spec, choice }];
+    let jobs = vec![Order { number: 0, asker: 0, at: Instant::ZERO + SETTLED, spec, choice, given_up: None }];
     Setup {
         seed,
         policy: Policy::Friends,

@@ -23,6 +23,7 @@ const FILES: &[&str] = &[
     include_str!("../../scenarios/everything.toml"),
     include_str!("../../scenarios/classes.toml"),
     include_str!("../../scenarios/audits.toml"),
+    include_str!("../../scenarios/ring.toml"),
     include_str!("../../scenarios/crowd.toml"),
     include_str!("../../scenarios/colluders.toml"),
 ];
@@ -223,7 +224,8 @@ impl Scenario {
             layout,
         };
         let at = Instant::ZERO + Duration::from_millis(500) + rng.time_up_to(Duration::from_secs(self.faults_s) / 2);
-        Order { number, asker: rng.below(askers), at, spec, choice }
+        let given_up = rng.chance(100).then(|| rng.time_up_to(Duration::from_secs(5)));
+        Order { number, asker: rng.below(askers), at, spec, choice, given_up }
     }
 
     /// When workers leave and come back. Those that stay for certain do so only in the calm.
@@ -236,7 +238,10 @@ impl Scenario {
         for lender in lenders {
             let mut at = lender.joins + rng.exponential(mean);
             while at < calm {
-                let away = Duration::from_millis(200) + rng.exponential(Duration::from_secs(8));
+                let away = match rng.chance(300) {
+                    true => Duration::from_millis(100) + rng.time_up_to(Duration::from_millis(400)),
+                    false => Duration::from_millis(200) + rng.exponential(Duration::from_secs(8)),
+                };
                 let comes_back = at + away < calm && rng.chance(800) || lender.number < STAYING;
                 let back = comes_back.then_some(away.min(calm - at));
                 let what = match rng.below(3) {
@@ -292,7 +297,7 @@ impl Scenario {
 }
 
 /// From the last fault on, every job of a drawn world ends within this time: a few times what any of them needs.
-const ENDS_WITHIN: Duration = Duration::from_secs(1800);
+const ENDS_WITHIN: Duration = Duration::from_secs(900);
 
 /// Honest workers, each of its own domain, that are there when the faults are over.
 pub const STAYING: usize = 3;

@@ -82,6 +82,8 @@ pub struct Order {
     pub spec: JobSpec,
     /// How to split.
     pub choice: PlanChoice,
+    /// How long after its begin its requester gives it up, if it has not ended.
+    pub given_up: Option<Duration>,
 }
 
 /// Something that goes wrong at a time.

@@ -63,6 +63,8 @@ pub struct Tally {
     pub painted: u64,
     /// Jobs that ended with reasons.
     pub failed: u64,
+    /// Jobs that their requesters gave up.
+    pub given_up: u64,
     /// Units that were accepted.
     pub accepted: u64,
     /// Units that engines began.
@@ -114,6 +116,7 @@ enum Event {
     WakeDesk(usize),
     WakeSeat(usize),
     Submit(usize),
+    GivesUp(usize),
     Strikes(usize),
     Starts { seat: usize },
     Restarts { desk: usize },
@@ -244,7 +247,7 @@ impl World {
             let desk = &self.desks[order.asker];
             match desk.end_of(job_id(order.number)) {
                 None => return Err(Broken::new("I1", format!("job {} is lost", order.number))),
-                Some(End::Failed) => {}
+                Some(End::Failed | End::GivenUp) => {}
                 Some(End::Painted) => {
                     let is_sure = desk.wrong_accepted() == 0 && self.seats.iter().all(|seat| seat.lender.class == 0);
                     if is_sure && desk.picture(job_id(order.number)) != Some(paint_alone(&order.spec, 0)) {
@@ -300,7 +303,9 @@ impl World {
             Event::Connected { pair, end: Way::Out, .. } | Event::Lost { pair, end: Way::Out, .. } => Some(pair.seat),
             Event::WakeSeat(seat) => Some(*seat),
             Event::Arrives { .. } | Event::Connected { .. } | Event::Lost { .. } => None,
-            Event::WakeDesk(_) | Event::Submit(_) | Event::Strikes(_) | Event::Starts { .. } => None,
+            Event::WakeDesk(_) | Event::Submit(_) | Event::GivesUp(_) | Event::Strikes(_) | Event::Starts { .. } => {
+                None
+            }
             Event::Restarts { .. } | Event::Connects(_) => None,
         };
         // What concerns a process that stands still waits until it goes on.
@@ -318,6 +323,7 @@ impl World {
             Event::WakeDesk(desk) => self.wake_desk(desk),
             Event::WakeSeat(seat) => self.wake_seat(seat),
             Event::Submit(order) => self.submit(order),
+            Event::GivesUp(order) => self.give_up(order),
             Event::Strikes(fault) => self.strike(fault),
             Event::Starts { seat } => self.start_seat(seat),
             Event::Restarts { desk } => self.restart_desk(desk),
@@ -349,7 +355,7 @@ impl World {
             }
             Message::ToRequester(message) => {
                 self.desks[pair.desk].hear(&seat, message, body, self.now)?;
-                self.carry_desk(pair.desk);
+                self.carry_desk(pair.desk)?;
             }
         }
         Ok(())
@@ -369,7 +375,7 @@ impl World {
             self.trace.note(self.now, format_args!("{desk} sees {seat} join"));
             let standing = self.standing(pair);
             self.desks[pair.desk].join(&seat, standing, self.now)?;
-            self.carry_desk(pair.desk);
+            self.carry_desk(pair.desk)?;
         }
         Ok(())
     }
@@ -386,7 +392,7 @@ impl World {
         } else {
             self.trace.note(self.now, format_args!("{desk} sees {seat} leave"));
             self.desks[pair.desk].leave(&seat, self.now)?;
-            self.carry_desk(pair.desk);
+            self.carry_desk(pair.desk)?;
         }
         Ok(())
     }
@@ -398,8 +404,7 @@ impl World {
         if self.desks[desk].due().is_some_and(|due| due <= self.now) {
             self.desks[desk].wake(self.now)?;
         }
-        self.carry_desk(desk);
-        Ok(())
+        self.carry_desk(desk)
     }
 
     fn wake_seat(&mut self, seat: usize) -> Result<(), Broken> {
@@ -419,11 +424,24 @@ impl World {
             self.trace.note(self.now, format_args!("asker{asker} begins job {number}: {kind:?}"));
             self.kinds.insert(number, kind);
             self.taken.insert(number, self.now);
+            if let Some(patience) = self.setup.jobs[order].given_up {
+                self.push(self.now + patience, Event::GivesUp(order));
+            }
         } else {
             self.push(self.now + SUBMIT_AGAIN, Event::Submit(order));
         }
-        self.carry_desk(asker);
-        Ok(())
+        self.carry_desk(asker)
+    }
+
+    fn give_up(&mut self, order: usize) -> Result<(), Broken> {
+        let (number, asker) = (self.setup.jobs[order].number, self.setup.jobs[order].asker);
+        if !self.desks[asker].runs() {
+            self.push(self.now + SUBMIT_AGAIN, Event::GivesUp(order));
+            return Ok(());
+        }
+        self.trace.note(self.now, format_args!("asker{asker} gives up job {number}"));
+        self.desks[asker].give_up(job_id(number), self.now)?;
+        self.carry_desk(asker)
     }
 
     fn start_seat(&mut self, seat: usize) -> Result<(), Broken> {
@@ -451,8 +469,7 @@ impl World {
                 self.connect(Pair { desk, seat });
             }
         }
-        self.carry_desk(desk);
-        Ok(())
+        self.carry_desk(desk)
     }
 
     fn connect(&mut self, pair: Pair) {
@@ -484,10 +501,10 @@ impl World {
         }
     }
 
-    fn carry_desk(&mut self, desk: usize) {
+    fn carry_desk(&mut self, desk: usize) -> Result<(), Broken> {
         for news in self.desks[desk].take_news() {
             self.trace.note(self.now, format_args!("asker{desk} tells: {news:?}"));
-            self.count(desk, news);
+            self.count(desk, news)?;
         }
         for (to, message, body) in self.desks[desk].take_mail() {
             let Some(seat) = self.seat_names.get(&to).copied() else { continue };
@@ -508,6 +525,7 @@ impl World {
             self.desk_wakes[desk] = Some(due);
             self.push(due, Event::WakeDesk(desk));
         }
+        Ok(())
     }
 
     fn carry_seat(&mut self, seat: usize) {
@@ -650,7 +668,7 @@ impl World {
         self.push(self.now + back, Event::Restarts { desk });
     }
 
-    fn count(&mut self, desk: usize, news: News) {
+    fn count(&mut self, desk: usize, news: News) -> Result<(), Broken> {
         match news {
             News::Accepted(..) => self.tally.accepted += 1,
             News::Stage(..) | News::Dropped(..) => {}
@@ -663,6 +681,7 @@ impl World {
                 match end {
                     End::Painted => self.tally.painted += 1,
                     End::Failed => self.tally.failed += 1,
+                    End::GivenUp => self.tally.given_up += 1,
                 }
             }
             News::Paused(peer, _) => {
@@ -670,9 +689,14 @@ impl World {
                 self.tally.honest_paused += u64::from(self.seat_names.get(&peer).is_some_and(honest));
             }
             News::Condemned(peer, _) => {
+                let seat = self.seat_names.get(&peer).map(|seat| &self.seats[*seat]);
+                if seat.is_some_and(|seat| seat.lender.temper == Temper::Honest) && self.setup.liars_share_a_domain() {
+                    return Err(Broken::new("H1", format!("honest {peer} is condemned")));
+                }
                 self.condemned.insert(peer);
             }
         }
+        Ok(())
     }
 
     /// What a requester knows of a worker beside what that says.
@@ -710,6 +734,7 @@ impl std::ops::AddAssign for Tally {
         self.millis += other.millis;
         self.painted += other.painted;
         self.failed += other.failed;
+        self.given_up += other.given_up;
         self.accepted += other.accepted;
         self.begun += other.begun;
         self.wrong_accepted += other.wrong_accepted;

@@ -6,6 +6,10 @@
 //! then `handle_timeout` when `poll_timeout` has come. Nothing remote can make them fail; it can only make them refuse.
 
 pub mod exactness;
+#[cfg(feature = "mutants")]
+pub mod mutants;
+#[cfg(not(feature = "mutants"))]
+mod mutants;
 pub mod plan;
 pub mod requester;
 pub mod roster;

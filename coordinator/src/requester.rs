@@ -22,12 +22,13 @@ use protocol::limits::{
 };
 use protocol::{
     Capabilities, Hash, Instant, JobId, LeaseId, ModelId, ModelShape, PeerId, Policy, RefuseReason, ToRequester,
-    ToWorker, Unit, UnitId,
+    ToWorker, Unit, UnitId, Work,
 };
 
 use self::answers::{Check, Lost, check_form};
 use self::job::{Failure, Job, Stage};
 use self::rng::Rng;
+use crate::mutants::{Mutant, is};
 use crate::roster::{Lender, Roster};
 use crate::speed::{Shape, seconds};
 use crate::trust::Standing;
@@ -207,8 +208,11 @@ impl Requester {
         for id in leases {
             self.call_off(id);
         }
+        let is_encoding = units.iter().any(|(unit, _)| matches!(unit.work, Work::Encode { .. }));
+        let believes = is(Mutant::BelievesEncoders) && is_encoding;
+        let check = if believes { Check::Domains(1) } else { Check::Domains(self.policy.quorum()) };
         let Some(entry) = self.jobs.get_mut(&job) else { return };
-        entry.stage = Some(Stage::new(*shape, conditioning, units, Check::Domains(self.policy.quorum())));
+        entry.stage = Some(Stage::new(*shape, conditioning, units, check));
         self.fail_if_hopeless(job);
         self.assign(now);
     }
@@ -221,7 +225,9 @@ impl Requester {
 
     /// A peer is connected. If it already was, that connection and all that travelled on it are lost.
     pub fn handle_joined(&mut self, peer: PeerId, standing: Standing, now: Instant) {
-        self.dismiss(&peer, now);
+        if !is(Mutant::KeepsOldConnection) {
+            self.dismiss(&peer, now);
+        }
         self.connected.insert(peer, standing);
         self.assign(now);
     }
@@ -249,7 +255,9 @@ impl Requester {
 
     /// A peer's connection is gone. Its units are requeued, and it bears no blame.
     pub fn handle_left(&mut self, peer: &PeerId, now: Instant) {
-        self.dismiss(peer, now);
+        if !is(Mutant::DeafToLeaving) {
+            self.dismiss(peer, now);
+        }
         self.connected.remove(peer);
         self.paths.remove(peer);
         for job in self.jobs.values_mut() {
@@ -270,6 +278,7 @@ impl Requester {
             ToRequester::Heartbeat { lease } => self.renew(from, lease, now),
             ToRequester::Deliver { lease, compute_ms } => self.accept(from, lease, compute_ms, body, now),
             ToRequester::Refuse { lease, reason } => self.give_back(from, lease, reason, now),
+            ToRequester::Leave if is(Mutant::IgnoresLeave) => {}
             ToRequester::Leave => self.dismiss(from, now),
         }
         if !is_heartbeat || was_mute {
@@ -281,6 +290,9 @@ impl Requester {
     /// `Delivered` is polled; a `StageDone` already polled will come again. Does nothing for other than delivered units of
     /// the present stage.
     pub fn reject(&mut self, job: JobId, unit: UnitId, reason: &str, now: Instant) {
+        if is(Mutant::RejectsNothing) {
+            return;
+        }
         let stage = self.jobs.get_mut(&job).and_then(|job| job.stage.as_mut());
         let Some(done) = stage.and_then(|stage| stage.undo(unit)) else { return };
         self.count_retry(job);
@@ -330,7 +342,7 @@ impl Requester {
     }
 
     fn admit(&mut self, from: &PeerId, capabilities: Capabilities, now: Instant) {
-        if self.condemned.contains(from) {
+        if self.condemned.contains(from) && !is(Mutant::ForgetsCondemned) {
             let reason = "it gave a wrong answer before".to_owned();
             self.outputs.push_back(RequesterOutput::WorkerDropped { peer: from.clone(), reason });
             return;
@@ -354,6 +366,8 @@ impl Requester {
     }
 
     fn accept(&mut self, from: &PeerId, id: LeaseId, compute_ms: u32, body: Vec<u8>, now: Instant) {
+        let held = self.roster.lender(from).and_then(|lender| lender.leases.first().copied());
+        let id = held.filter(|_| is(Mutant::DropsFence)).unwrap_or(id);
         let Some((job, unit)) = self.live(from, id) else { return self.compare_late(from, id, &body) };
         let stage = self.stage_of(job);
         let entry = stage.entry(unit).expect("a leased unit belongs to the present stage");
@@ -539,7 +553,7 @@ impl Requester {
             self.end_lease(lease);
         }
         let Some(job) = self.jobs.remove(&id) else { return };
-        for worker in job.used {
+        for worker in job.used.into_iter().filter(|_| !is(Mutant::ForgetsRelease)) {
             self.send(worker, ToWorker::Release { job: id }, Arc::default());
         }
     }
@@ -571,7 +585,9 @@ impl Requester {
         if let Some(entry) = stage.entry_mut(lease.unit) {
             entry.leases.retain(|holder| holder.lease != id);
         }
-        stage.requeue(lease.unit);
+        if !is(Mutant::ForgetsUnit) {
+            stage.requeue(lease.unit);
+        }
         self.renew_outlook(&lease.worker);
         lease
     }
@@ -588,7 +604,8 @@ impl Requester {
 
     /// What the lease is for, if it is live and this worker's.
     fn live(&self, from: &PeerId, id: LeaseId) -> Option<(JobId, UnitId)> {
-        self.leases.get(&id).filter(|lease| lease.worker == *from).map(|lease| (lease.job, lease.unit))
+        let is_own = |lease: &&Lease| lease.worker == *from || is(Mutant::AnyWorker);
+        self.leases.get(&id).filter(is_own).map(|lease| (lease.job, lease.unit))
     }
 
     fn leases_where(&self, is_meant: impl Fn(&Lease) -> bool) -> Vec<LeaseId> {

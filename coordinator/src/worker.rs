@@ -16,6 +16,7 @@ use protocol::{
 };
 
 use self::blobs::Blobs;
+use crate::mutants::{Mutant, is};
 use crate::requester::transfer_time_max;
 
 /// An own requester comes before others that have waited less than this longer: nobody starves.
@@ -205,6 +206,7 @@ impl Worker {
             ToWorker::Assign { lease, unit } => self.take(from, lease, unit, body, now),
             ToWorker::Cancel { lease } => self.cancel(from, lease),
             ToWorker::Probe { lease } => self.answer_probe(from, lease),
+            ToWorker::Release { .. } if is(Mutant::IgnoresRelease) => {}
             ToWorker::Release { job } => self.drop_leases(from, |_, held| held == job),
         }
         self.advance(now);
@@ -226,6 +228,9 @@ impl Worker {
                 Ok(body) => {
                     self.units_delivered += 1;
                     self.note_upload(LeaseKey { requester: requester.clone(), lease }, running.job, body.len(), now);
+                    let next = self.queues.get(&requester).and_then(|queue| queue.leases.front());
+                    let next = next.filter(|_| is(Mutant::AnswersAnother)).map(|queued| queued.lease);
+                    let lease = next.unwrap_or(lease);
                     self.send(&requester, ToRequester::Deliver { lease, compute_ms }, body);
                 }
                 Err(reason) => self.send(&requester, ToRequester::Refuse { lease, reason }, Vec::new()),
@@ -430,7 +435,10 @@ impl Worker {
         }
         let Some((conditioning, rows)) = unit.work.conditioning() else { return Ok(None) };
         let bytes = conditioning_bytes(shape, rows as usize);
-        let Some(blob) = self.blobs.touch(&conditioning) else { return Err(RefuseReason::UnknownBlob(conditioning)) };
+        let newest = self.blobs.newest().filter(|_| is(Mutant::WrongBlob));
+        let Some(blob) = self.blobs.touch(&newest.unwrap_or(conditioning)) else {
+            return Err(RefuseReason::UnknownBlob(conditioning));
+        };
         if blob.len() == bytes { Ok(Some(blob)) } else { invalid("the conditioning is not of the model's shape") }
     }
 

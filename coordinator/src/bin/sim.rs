@@ -13,6 +13,12 @@ use coordinator::sim::{Makespan, Outcome, Scenario, Setup, Tally, makespan, run,
 const SHOWN_MAX: usize = 3;
 const NAMED_MAX: usize = 20;
 
+/// Seeds that are played together while a planted bug is hunted, and finds that are enough.
+#[cfg(feature = "mutants")]
+const HUNTED_TOGETHER: u64 = 20;
+#[cfg(feature = "mutants")]
+const FOUND_ENOUGH: usize = 10;
+
 /// Whole rooms of the scheduler's machines in virtual time.
 #[derive(Parser)]
 struct Arguments {
@@ -40,6 +46,10 @@ struct Arguments {
     /// Measure one job in each of this many undisturbed rooms against bounds instead.
     #[arg(long, value_name = "ROOMS")]
     makespan: Option<u64>,
+    /// Plant one bug after the other, look in how many seeds each is found, and print the table of docs/mutants.md.
+    #[cfg(feature = "mutants")]
+    #[arg(long)]
+    mutants: bool,
     /// List the scenarios.
     #[arg(long)]
     list: bool,
@@ -62,6 +72,10 @@ fn main() -> ExitCode {
     }
     if let Some(rooms) = arguments.makespan {
         return if measure(&arguments, rooms) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
+    #[cfg(feature = "mutants")]
+    if arguments.mutants {
+        return hunt(&arguments, &scenarios);
     }
     let report = run_all(&arguments, &scenarios);
     if arguments.hashes {
@@ -100,16 +114,16 @@ struct Report {
 }
 
 /// Plays every seed, on several threads where there are some, and collects what comes of them in any order.
-fn for_seeds<T: Send>(arguments: &Arguments, seeds: u64, play: impl Fn(u64) -> T + Sync, mut take: impl FnMut(T)) {
-    let next = AtomicU64::new(arguments.start);
-    let end = arguments.start + seeds;
+fn for_seeds<T: Send>(threads: usize, start: u64, seeds: u64, play: impl Fn(u64) -> T + Sync, mut take: impl FnMut(T)) {
+    let next = AtomicU64::new(start);
+    let end = start + seeds;
     let seed = || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|seed| *seed < end);
-    if arguments.threads <= 1 {
+    if threads <= 1 {
         return std::iter::from_fn(seed).map(play).for_each(take); // Some targets have no threads.
     }
     std::thread::scope(|scope| {
         let (sender, receiver) = mpsc::channel();
-        for _ in 0..arguments.threads {
+        for _ in 0..threads {
             let (sender, play) = (sender.clone(), &play);
             scope.spawn(move || std::iter::from_fn(seed).map(play).all(|played| sender.send(played).is_ok()));
         }
@@ -118,19 +132,63 @@ fn for_seeds<T: Send>(arguments: &Arguments, seeds: u64, play: impl Fn(u64) -> T
     });
 }
 
+/// A seed, the name of its scenario, its world, and what became of it.
+type Played = (u64, String, Setup, Outcome);
+
+fn play(scenarios: &[Scenario], seed: u64, keeps_trace: bool) -> Played {
+    let scenario = if scenarios.len() == 1 { &scenarios[0] } else { Scenario::of_mix(scenarios, seed) };
+    let setup = scenario.draw(seed);
+    let outcome = run(&setup, keeps_trace);
+    (seed, scenario.name.clone(), setup, outcome)
+}
+
 fn run_all(arguments: &Arguments, scenarios: &[Scenario]) -> Report {
     let began = Instant::now();
-    let play = |seed: u64| {
-        let scenario = if scenarios.len() == 1 { &scenarios[0] } else { Scenario::of_mix(scenarios, seed) };
-        let setup = scenario.draw(seed);
-        let outcome = run(&setup, arguments.trace);
-        (seed, scenario.name.clone(), setup, outcome)
-    };
     let mut report = Report::default();
-    for_seeds(arguments, arguments.seeds, play, |played| report.add(played));
+    let play = |seed| play(scenarios, seed, arguments.trace);
+    for_seeds(arguments.threads, arguments.start, arguments.seeds, play, |played| report.add(played));
     report.failed.sort_by_key(|(seed, ..)| *seed);
     report.took = began.elapsed();
     report
+}
+
+/// Plants every bug in turn; fails if more than one of twenty is not found.
+#[cfg(feature = "mutants")]
+fn hunt(arguments: &Arguments, scenarios: &[Scenario]) -> ExitCode {
+    use coordinator::mutants::{Mutant, plant};
+
+    std::panic::set_hook(Box::new(|_| {})); // A machine that panics is found; nobody needs to read it a thousand times.
+    let mut found = 0;
+    println!("| planted bug | found in | first seed | invariants that break |\n|---|--:|--:|---|");
+    for mutant in Mutant::ALL {
+        plant(Some(mutant));
+        let mut report = Report::default();
+        let mut seeds = 0;
+        // Some are found in nearly every room; a few rooms show that.
+        while seeds < arguments.seeds && report.broken.len() < FOUND_ENOUGH {
+            let some = HUNTED_TOGETHER.min(arguments.seeds - seeds);
+            for_seeds(
+                arguments.threads,
+                arguments.start + seeds,
+                some,
+                |seed| play(scenarios, seed, false),
+                |played| report.add(played),
+            );
+            seeds += some;
+        }
+        let mut broken: BTreeMap<&str, usize> = BTreeMap::new();
+        for text in report.broken.values() {
+            *broken.entry(text.split(": ").nth(1).unwrap_or_default()).or_default() += 1;
+        }
+        let broken: Vec<String> = broken.into_iter().map(|(name, count)| format!("{name} ({count})")).collect();
+        let first = report.broken.keys().next().map_or("-".into(), u64::to_string);
+        println!("| {mutant:?} | {} of {seeds} | {first} | {} |", report.broken.len(), broken.join(", "));
+        found += usize::from(!report.broken.is_empty());
+    }
+    plant(None);
+    let all = Mutant::ALL.len();
+    println!("\n{found} of {all} are found within {} seeds.", arguments.seeds);
+    if found * 20 >= all * 19 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Measures rooms against their bounds; returns whether all of them ended.
@@ -138,7 +196,8 @@ fn measure(arguments: &Arguments, rooms: u64) -> bool {
     let mut all = Vec::new();
     let mut unended = Vec::new();
     for_seeds(
-        arguments,
+        arguments.threads,
+        arguments.start,
         rooms,
         |seed| (seed, makespan(seed)),
         |(seed, figures)| match figures {
@@ -170,7 +229,7 @@ fn measure(arguments: &Arguments, rooms: u64) -> bool {
 }
 
 impl Report {
-    fn add(&mut self, (seed, scenario, setup, outcome): (u64, String, Setup, Outcome)) {
+    fn add(&mut self, (seed, scenario, setup, outcome): Played) {
         let hash: String = outcome.hash.iter().map(|byte| format!("{byte:02x}")).collect();
         for line in &outcome.tail {
             println!("{line}");

@@ -8,6 +8,7 @@ use protocol::{Hash, Instant, JobId, LeaseId, PeerId, Policy, Unit, UnitId, Work
 
 use super::job::{Done, Holder};
 use super::{Requester, RequesterOutput};
+use crate::mutants::{Mutant, is};
 use crate::speed::seconds;
 use crate::trust::{Agreement, TrustDomain, compare};
 
@@ -81,6 +82,7 @@ impl Check {
             None => match self {
                 Self::Own => return None,
                 Self::Domains(needed) => {
+                    let needed = if is(Mutant::QuorumOffByOne) { needed - 1 } else { needed };
                     (0..answers.len()).find(|pivot| domains(answers, &agreeing(answers, *pivot)).len() >= needed)?
                 }
             },
@@ -110,8 +112,9 @@ fn agreeing(answers: &[Answer], pivot: usize) -> Vec<usize> {
     std::iter::once(pivot).chain((0..answers.len()).filter(confirms)).collect()
 }
 
-fn domains<'a>(answers: &'a [Answer], indices: &[usize]) -> BTreeSet<&'a TrustDomain> {
-    indices.iter().map(|index| &answers[*index].domain).collect()
+fn domains<'a>(answers: &'a [Answer], indices: &[usize]) -> BTreeSet<(&'a TrustDomain, Option<&'a PeerId>)> {
+    let peer = |answer: &'a Answer| is(Mutant::CountsPeersAsDomains).then_some(&answer.by);
+    indices.iter().map(|index| (&answers[*index].domain, peer(&answers[*index]))).collect()
 }
 
 impl Requester {
@@ -148,7 +151,8 @@ impl Requester {
         lender.count_delivery();
         let standing = lender.standing().clone();
         let class = lender.capabilities().numeric_class.clone();
-        let (by, domain, is_own) = (from.clone(), standing.domain, standing.is_own);
+        let (by, domain) = (from.clone(), standing.domain);
+        let is_own = standing.is_own || is(Mutant::EverybodyIsOwn);
         let answer = Answer { by, domain, is_own, class, body, compute_ms, failures_in_row };
         let entry = self.stage_of(job).entry_mut(unit).expect("a leased unit belongs to the present stage");
         entry.answers.push(answer);
@@ -161,15 +165,16 @@ impl Requester {
         let stage = self.stage_of(job);
         let number = stage.number;
         let entry = stage.entry_mut(unit).expect("a unit that is settled belongs to the present stage");
-        let compares_classes = !matches!(entry.unit.work, Work::Paint { .. });
+        let compares_classes = !matches!(entry.unit.work, Work::Paint { .. }) || is(Mutant::ComparesClasses);
         let Some(Verdict { right, wrong, is_proven }) = entry.check.verdict(&entry.answers, compares_classes) else {
             stage.requeue(unit);
             return;
         };
         let preferred = right.iter().find(|index| Some(&entry.answers[**index].class) == class.as_ref());
-        let counts = *preferred.unwrap_or(&right[0]);
+        let counts = if is(Mutant::BelievesFirst) { 0 } else { *preferred.unwrap_or(&right[0]) };
         let mut answers: Vec<Option<Answer>> = std::mem::take(&mut entry.answers).into_iter().map(Some).collect();
-        let losers: Vec<LeaseId> = entry.leases.iter().map(|holder| holder.lease).collect();
+        let may_lose = |_: &&Holder| !is(Mutant::HedgesWithoutCancel);
+        let losers: Vec<LeaseId> = entry.leases.iter().filter(may_lose).map(|holder| holder.lease).collect();
         let confirmed: Vec<PeerId> =
             right.iter().filter_map(|index| Some(answers[*index].as_ref()?.by.clone())).collect();
         let liars: Vec<PeerId> = wrong.iter().filter_map(|index| Some(answers[*index].as_ref()?.by.clone())).collect();
@@ -194,6 +199,10 @@ impl Requester {
         doubted.iter().for_each(|peer| self.with_lender(peer, super::Lender::doubt));
         self.hedge_credit = self.hedge_credit.saturating_add(super::HEDGES_PER_HUNDRED).min(super::HEDGE_CREDIT_MAX);
         let Answer { by, body, compute_ms, .. } = answer;
+        if is(Mutant::MergesTwice) {
+            let (by, body) = (by.clone(), body.clone());
+            self.outputs.push_back(RequesterOutput::Delivered { job, unit, by, body, compute_ms });
+        }
         self.outputs.push_back(RequesterOutput::Delivered { job, unit, by, body, compute_ms });
         for liar in liars {
             let evidence = format!("its answer to unit {} of stage {} is wrong", unit.index, unit.stage);
@@ -207,7 +216,9 @@ impl Requester {
         for lease in leases.into_iter().rev() {
             self.call_off(lease);
         }
-        self.roster.remove(peer);
+        if !is(Mutant::CondemnsInName) {
+            self.roster.remove(peer);
+        }
         if self.condemned.len() >= protocol::limits::CONDEMNED_MAX {
             self.condemned.pop_front();
         }
@@ -216,8 +227,8 @@ impl Requester {
         for job in self.jobs.keys().copied().collect::<Vec<_>>() {
             self.forget_answers(job, peer);
             let entry = self.jobs.get_mut(&job).expect("the jobs are those of before");
-            if let Some(stage) = entry.unproven.remove(peer) {
-                self.taint(job, stage, now);
+            if let Some(stage) = entry.unproven.remove(peer).filter(|_| !is(Mutant::NeverRollsBack)) {
+                self.taint(job, stage + u32::from(is(Mutant::RollsBackShort)), now);
             }
         }
     }
@@ -277,10 +288,15 @@ impl Requester {
         let entry = stage.entry(unit)?;
         let cost = entry.unit.work.cost(&stage.shape);
         let mut own = self.roster.lenders_of(job.model).filter(|(_, lender)| lender.standing().is_own);
-        Some(own.any(|(peer, lender)| {
-            let may_begin = !lender.is_suspect() && !entry.failed_on(peer) && !lender.is_too_large(job.model, cost);
-            may_begin || entry.leases.iter().any(|holder| holder.worker == *peer)
-        }))
+        let waits = is(Mutant::WaitsForOwn) && own.next().is_some();
+        Some(
+            waits
+                || own.any(|(peer, lender)| {
+                    let may_begin =
+                        !lender.is_suspect() && !entry.failed_on(peer) && !lender.is_too_large(job.model, cost);
+                    may_begin || entry.leases.iter().any(|holder| holder.worker == *peer)
+                }),
+        )
     }
 
     /// When the next own device has stalled on a unit that is only waiting for its word, and which unit.
@@ -354,7 +370,12 @@ impl Requester {
 
 /// Checks the form of an answer: the length its work says, finite values of sane size, and no evident pretence.
 pub(super) fn check_form(unit: &Unit, shape: &protocol::ModelShape, input: &[u8], body: &[u8]) -> Result<(), String> {
-    tensor::check(body, unit.work.output_values(shape)).map_err(|error| error.to_string())?;
+    let expected = unit.work.output_values(shape);
+    let count = if is(Mutant::AcceptsAnyLength) { body.len() / 4 } else { expected };
+    match tensor::check(body, count) {
+        Err(tensor::TensorError::Value { .. }) if is(Mutant::AcceptsNaN) => {}
+        result => result.map_err(|error| error.to_string())?,
+    }
     match &unit.work {
         Work::Encode { .. } | Work::Denoise { .. } | Work::Run { .. } => {
             // No network gives these; lazy workers and broken drivers do.

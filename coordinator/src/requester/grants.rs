@@ -8,6 +8,7 @@ use super::answers::Check;
 use super::job::{Entry, Holder, Job};
 use super::outlook::{Candidate, are_done_before};
 use super::{HEDGE_COST, Lease, Requester, transfer_time_max};
+use crate::mutants::{Mutant, is};
 use crate::roster::Lender;
 use crate::speed::{Shape, seconds};
 
@@ -72,7 +73,7 @@ impl Requester {
             let known = lender.seconds_of(&key, now);
             let takes = known.unwrap_or_else(|| *guess.get_or_insert_with(|| self.guess(&key, job.model, now)));
             let overhead = lender.overhead(bytes);
-            let has_room = lender.leases.len() < lender.window(takes, overhead);
+            let has_room = lender.leases.len() < lender.window(takes, overhead) || is(Mutant::NoWindow);
             // Behind another unit the way there is hidden, but for what the wait does not cover.
             let ready = lender.outlook.free_in(present).max(overhead);
             let failures_in_row = lender.failures_in_row();
@@ -83,7 +84,7 @@ impl Requester {
     }
 
     pub(super) fn grant(&mut self, worker: PeerId, job_id: JobId, unit: UnitId, now: Instant) {
-        self.last_lease += 1;
+        self.last_lease += u64::from(!(is(Mutant::ReusesLease) && self.last_lease % 16 == 15));
         let id = LeaseId(self.last_lease);
         let job = self.jobs.get_mut(&job_id).expect("the unit was found in a running job");
         let model = job.model;
@@ -97,7 +98,11 @@ impl Requester {
         let entry = stage.entry_mut(unit).expect("the unit was found in the present stage");
         entry.leases.push(holder);
         let named = entry.unit.clone();
-        let (message, input) = (ToWorker::Assign { lease: id, unit: Box::new(named.clone()) }, entry.input.clone());
+        let (message, mut input) = (ToWorker::Assign { lease: id, unit: Box::new(named.clone()) }, entry.input.clone());
+        if is(Mutant::WrongInput) {
+            let first = stage.entries_mut().next().map(|entry| entry.input.clone());
+            input = first.filter(|first| first.len() == input.len()).unwrap_or(input);
+        }
         stage.requeue(unit);
         let missing = stage.conditioning_of(&named).filter(|(hash, _)| lender.store(*hash));
         let key = Shape::of(&named.work, model, &shape);
@@ -117,10 +122,15 @@ impl Requester {
         self.leases.insert(id, lease);
         self.look_by(heard + PROBE_AFTER);
         self.renew_outlook(&worker);
+        if is(Mutant::StoresLater) {
+            self.send(worker.clone(), message.clone(), input.clone());
+        }
         if let Some((blob, body)) = missing {
             self.send(worker.clone(), ToWorker::Store { blob }, body);
         }
-        self.send(worker, message, input);
+        if !is(Mutant::StoresLater) {
+            self.send(worker, message, input);
+        }
     }
 
     /// An idle worker begins at once what would wait behind another unit where it is, or doubles what is late.
@@ -190,7 +200,7 @@ impl Requester {
     /// asked.
     pub(super) fn may_take(&self, worker: &PeerId, lender: &Lender, job: &Job, entry: &Entry, key: &Shape) -> bool {
         if entry.failed_on(worker)
-            || entry.is_held_by(worker)
+            || entry.is_held_by(worker) && !is(Mutant::AsksTwice)
             || lender.is_too_large(job.model, key.cost())
             || !self.may_confirm(lender, entry)
         {
@@ -211,6 +221,9 @@ impl Requester {
     /// Whether this lender's answer would add to those that are there or under way.
     fn may_confirm(&self, lender: &Lender, entry: &Entry) -> bool {
         let standing = lender.standing();
+        if is(Mutant::AsksTwice) {
+            return true;
+        }
         match entry.check {
             Check::Domains(1) => true,
             Check::Domains(_) => {
@@ -254,7 +267,8 @@ impl Requester {
 
 /// Whether a lender may hold a lease more; how many exactly depends on the unit.
 fn is_free(lender: &Lender, now: Instant) -> bool {
-    lender.leases.len() < protocol::limits::LEASES_PER_WORKER && !lender.is_suspect() && !lender.is_paused(now)
+    let has_room = lender.leases.len() < protocol::limits::LEASES_PER_WORKER || is(Mutant::NoWindow);
+    has_room && !lender.is_suspect() && !lender.is_paused(now)
 }
 
 const _: () =

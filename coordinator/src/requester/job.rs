@@ -7,6 +7,7 @@ use protocol::limits::ATTEMPTS_MAX;
 use protocol::{Hash, LeaseId, ModelId, ModelShape, PeerId, Unit, UnitId};
 
 use super::answers::{Answer, Check};
+use crate::mutants::{Mutant, is};
 use crate::trust::TrustDomain;
 
 pub(super) struct Job {
@@ -104,7 +105,8 @@ impl Stage {
 
     /// Returns true once, when the last unit is delivered.
     pub(super) fn announce(&mut self) -> bool {
-        let whole = self.done == self.entries.len() && !self.announced;
+        let early = usize::from(is(Mutant::AnnouncesEarly) && self.entries.len() > 1);
+        let whole = self.done + early >= self.entries.len() && !self.announced;
         self.announced |= whole;
         whole
     }
@@ -181,7 +183,7 @@ impl Entry {
 
     /// Leases to grant beside those that are alive, if every answer under way is the right one.
     pub(super) fn wanted(&self) -> usize {
-        if self.done.is_some() {
+        if self.done.is_some() && !is(Mutant::DoneIsNotDone) {
             return 0;
         }
         self.check.answers_missing(&self.answers, &self.leases).saturating_sub(self.leases.len())
@@ -204,8 +206,13 @@ impl Entry {
     /// Failed on so many that the unit is at fault. Where nobody is believed alone, a domain counts once.
     pub(super) fn is_spent(&self) -> bool {
         let domains: BTreeSet<&TrustDomain> = self.failures.iter().map(|failure| &failure.domain).collect();
+        if is(Mutant::FailsEarly) {
+            return self.failures.len() + 1 >= ATTEMPTS_MAX;
+        }
         match self.check {
-            Check::Domains(domains_needed) if domains_needed > 1 => domains.len() >= ATTEMPTS_MAX,
+            Check::Domains(domains_needed) if domains_needed > 1 && !is(Mutant::FailsOnOneDomain) => {
+                domains.len() >= ATTEMPTS_MAX
+            }
             Check::Domains(_) | Check::Own => self.failures.len() >= ATTEMPTS_MAX,
         }
     }

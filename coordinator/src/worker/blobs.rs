@@ -39,6 +39,11 @@ impl Blobs {
         Some(body)
     }
 
+    /// What was stored or used last.
+    pub(super) fn newest(&self) -> Option<Hash> {
+        self.blobs.last().map(|blob| blob.hash)
+    }
+
     pub(super) fn clear(&mut self) {
         self.blobs.clear();
     }

@@ -1,5 +1,8 @@
 //! A room that runs: machines, links and faults on one queue of events in virtual time.
 
+mod faults;
+mod outcome;
+
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -8,14 +11,14 @@ use std::time::Duration;
 
 use protocol::{Instant, JobId, Message, PeerId, PlanKind, Policy, ToRequester, ToWorker};
 
+pub use self::outcome::{Outcome, Tally};
 use crate::sim::audit::{Broken, Truth};
-use crate::sim::desk::{Desk, End, News};
+use crate::sim::desk::Desk;
 use crate::sim::links::{Link, Pair, Way};
 use crate::sim::rng::Rng;
 use crate::sim::seat::Seat;
-use crate::sim::setup::{Noise, Setup, What};
+use crate::sim::setup::Setup;
 use crate::sim::temper::Temper;
-use crate::sim::toy::paint_alone;
 use crate::sim::trace::Trace;
 use crate::sim::words::Words;
 use crate::trust::{Standing, TrustDomain};
@@ -26,64 +29,11 @@ const EVENTS_MAX: u64 = 3_000_000;
 /// After its last job a world runs on for this long, in which nothing more may be accepted.
 const AFTERWARDS: Duration = Duration::from_secs(3);
 
-/// A connection that carries nothing for this long is given up by both ends.
-const IDLE_MAX: Duration = Duration::from_secs(15);
-
 /// A job that cannot be planned is submitted again after this time.
 const SUBMIT_AGAIN: Duration = Duration::from_millis(500);
 
 /// Memory is looked at every so many events: looking at all of it each time would take most of the time.
 const BOUNDS_EVERY: u64 = 64;
-
-/// What became of a world.
-#[derive(Clone, Debug)]
-pub struct Outcome {
-    /// SHA-256 over the trace.
-    pub hash: [u8; 32],
-    /// The invariant that did not hold, if any.
-    pub broken: Option<Broken>,
-    /// The end of the trace, if it was kept.
-    pub tail: Vec<String>,
-    /// What was counted.
-    pub tally: Tally,
-    /// How long each job took from its submission, by its number; only those that ended with a picture.
-    pub times: BTreeMap<usize, Duration>,
-    /// How each job was split.
-    pub kinds: BTreeMap<usize, PlanKind>,
-}
-
-/// Counts of a run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Events on the queue.
-    pub events: u64,
-    /// Virtual milliseconds.
-    pub millis: u64,
-    /// Jobs that ended with a picture.
-    pub painted: u64,
-    /// Jobs that ended with reasons.
-    pub failed: u64,
-    /// Jobs that their requesters gave up.
-    pub given_up: u64,
-    /// Units that were accepted.
-    pub accepted: u64,
-    /// Units that engines began.
-    pub begun: u64,
-    /// Wrong bodies that were accepted where that may happen.
-    pub wrong_accepted: u64,
-    /// Times that a job went back to before a wrong answer.
-    pub rolled_back: u64,
-    /// Honest workers.
-    pub honest: u64,
-    /// Honest workers that somebody condemned.
-    pub honest_condemned: u64,
-    /// Deceivers.
-    pub deceivers: u64,
-    /// Dishonest workers that somebody condemned.
-    pub dishonest_condemned: u64,
-    /// Pauses of honest workers.
-    pub honest_paused: u64,
-}
 
 /// A room in virtual time.
 pub struct World {
@@ -240,61 +190,6 @@ impl World {
             return Err(Broken::new("I8", "nothing happens any more, and a job has not ended"));
         }
         Ok(())
-    }
-
-    fn check_end(&mut self) -> Result<(), Broken> {
-        for order in &self.setup.jobs {
-            let desk = &self.desks[order.asker];
-            match desk.end_of(job_id(order.number)) {
-                None => return Err(Broken::new("I1", format!("job {} is lost", order.number))),
-                Some(End::Failed | End::GivenUp) => {}
-                Some(End::Painted) => {
-                    let is_sure = desk.wrong_accepted() == 0 && self.seats.iter().all(|seat| seat.lender.class == 0);
-                    if is_sure && desk.picture(job_id(order.number)) != Some(paint_alone(&order.spec, 0)) {
-                        return Err(Broken::new("P1", format!("job {} has the wrong picture", order.number)));
-                    }
-                }
-            }
-        }
-        for desk in &self.desks {
-            let held = |roster: &crate::roster::Roster| roster.lenders().map(|(_, lender)| lender.leases_held()).sum();
-            let held: usize = desk.roster().map_or(0, held);
-            if held > 0 {
-                return Err(Broken::new("I10", format!("{} still holds {held} leases after all jobs", desk.name)));
-            }
-        }
-        // Workers have been told that their leases are over, unless the word was lost.
-        let is_told = |seat: &&Seat| seat.lender.temper != Temper::Forgetful && seat.frozen_until < self.now;
-        let idle = self.setup.noise == Noise::default();
-        match self.seats.iter().filter(is_told).find(|seat| idle && seat.leases_held() > 0) {
-            Some(seat) => Err(Broken::new("W1", format!("{} holds leases after all jobs", seat.name))),
-            None => Ok(()),
-        }
-    }
-
-    fn outcome(mut self, broken: Option<Broken>) -> Outcome {
-        let is_honest = |seat: &&Seat| seat.lender.temper == Temper::Honest;
-        self.tally.millis = (self.now - Instant::ZERO).as_millis() as u64;
-        self.tally.begun = self.seats.iter().map(|seat| seat.units_begun).sum();
-        self.tally.wrong_accepted = self.desks.iter().map(Desk::wrong_accepted).sum();
-        self.tally.honest = self.seats.iter().filter(is_honest).count() as u64;
-        self.tally.deceivers = self.seats.iter().filter(|seat| seat.lender.temper.deceives()).count() as u64;
-        let condemned = self.seats.iter().filter(|seat| self.condemned.contains(&seat.name));
-        self.tally.honest_condemned = condemned.clone().filter(is_honest).count() as u64;
-        self.tally.dishonest_condemned = condemned.count() as u64 - self.tally.honest_condemned;
-        let times = self.ended.iter().filter_map(|(number, at)| {
-            let painted = self.setup.jobs.iter().find(|order| order.number == *number)?;
-            let end = self.desks[painted.asker].end_of(job_id(*number));
-            (end == Some(End::Painted)).then(|| (*number, *at - self.taken[number]))
-        });
-        Outcome {
-            hash: self.trace.hash(),
-            broken,
-            times: times.collect(),
-            kinds: self.kinds,
-            tail: self.trace.tail().map(str::to_owned).collect(),
-            tally: self.tally,
-        }
     }
 
     fn handle(&mut self, event: Event) -> Result<(), Broken> {
@@ -566,139 +461,6 @@ impl World {
         }
     }
 
-    fn strike(&mut self, fault: usize) -> Result<(), Broken> {
-        let what = self.setup.faults[fault].what.clone();
-        self.trace.note(self.now, format_args!("{what:?}"));
-        match what {
-            What::Leaves { lender, back } => self.leave(lender, back),
-            What::Dies { lender, noticed, back } => self.die(lender, noticed, back),
-            What::Freezes { lender, lasts } => self.freeze(lender, lasts),
-            What::Hangs { lender, lasts } => {
-                if let Some(seat) = self.seat_of(lender) {
-                    self.seats[seat].hang(self.now + lasts, self.now);
-                    self.carry_seat(seat);
-                }
-            }
-            What::Parts { far, lasts } => self.part(&far, lasts),
-            What::Resets { lender, asker } => {
-                if let Some(seat) = self.seat_of(lender) {
-                    let pair = Pair { desk: asker, seat };
-                    let hears = [(); 2].map(|()| Some(self.noise.time_up_to(Duration::from_millis(500))));
-                    self.disconnect(pair, hears);
-                    let again = self.now + self.noise.time_up_to(Duration::from_secs(1));
-                    self.push(again, Event::Connects(pair));
-                }
-            }
-            What::Crashes { asker, back } => self.crash(asker, back),
-        }
-        Ok(())
-    }
-
-    fn leave(&mut self, lender: usize, back: Option<Duration>) {
-        let Some(seat) = self.seat_of(lender) else { return };
-        if self.seats[seat].frozen_until > self.now {
-            return self.die(lender, Duration::from_millis(5), back);
-        }
-        self.seats[seat].say_goodbye(self.now);
-        self.carry_seat(seat);
-        self.stop_seat(seat, Duration::ZERO, back);
-    }
-
-    fn die(&mut self, lender: usize, noticed: Duration, back: Option<Duration>) {
-        if let Some(seat) = self.seat_of(lender) {
-            self.stop_seat(seat, noticed, back);
-        }
-    }
-
-    fn stop_seat(&mut self, seat: usize, noticed: Duration, back: Option<Duration>) {
-        self.seats[seat].stop();
-        for desk in 0..self.desks.len() {
-            let pair = Pair { desk, seat };
-            let after = noticed + self.link(pair).latency() * 2 + Duration::from_millis(1);
-            self.disconnect(pair, [None, Some(after)]);
-        }
-        if let Some(back) = back {
-            self.push(self.now + back, Event::Starts { seat });
-        }
-    }
-
-    fn freeze(&mut self, lender: usize, lasts: Duration) {
-        let Some(seat) = self.seat_of(lender).filter(|seat| self.seats[*seat].lender.host.is_none()) else { return };
-        let thaws = self.now + lasts;
-        self.seats[seat].frozen_until = self.seats[seat].frozen_until.max(thaws);
-        self.seats[seat].hang(thaws, self.now);
-        self.carry_seat(seat);
-        if lasts > IDLE_MAX {
-            for desk in 0..self.desks.len() {
-                let pair = Pair { desk, seat };
-                self.disconnect(pair, [Some(IDLE_MAX), Some(IDLE_MAX)]);
-                self.push(thaws + Duration::from_millis(500), Event::Connects(pair));
-            }
-        }
-    }
-
-    fn part(&mut self, far: &[usize], lasts: Duration) {
-        let until = self.now + lasts;
-        for lender in far {
-            let Some(seat) = self.setup.lenders.iter().position(|other| other.number == *lender) else { continue };
-            for desk in 0..self.desks.len() {
-                let pair = Pair { desk, seat };
-                if self.seats[seat].lender.host == Some(desk) {
-                    continue;
-                }
-                self.link(pair).part(until);
-                if lasts > IDLE_MAX {
-                    self.disconnect(pair, [Some(IDLE_MAX), Some(IDLE_MAX)]);
-                    self.push(until + Duration::from_millis(500), Event::Connects(pair));
-                }
-            }
-        }
-    }
-
-    fn crash(&mut self, desk: usize, back: Duration) {
-        self.desks[desk].crash();
-        self.desk_wakes[desk] = None;
-        for seat in 0..self.seats.len() {
-            if self.seats[seat].lender.host == Some(desk) {
-                self.stop_seat(seat, Duration::from_millis(5), None);
-            }
-            let noticed = Duration::from_millis(5) + self.noise.time_up_to(Duration::from_secs(5));
-            self.disconnect(Pair { desk, seat }, [Some(noticed), None]);
-        }
-        self.push(self.now + back, Event::Restarts { desk });
-    }
-
-    fn count(&mut self, desk: usize, news: News) -> Result<(), Broken> {
-        match news {
-            News::Accepted(..) => self.tally.accepted += 1,
-            News::Stage(..) | News::Dropped(..) => {}
-            News::RolledBack(..) => self.tally.rolled_back += 1,
-            News::Ended(id, end) => {
-                let own = |order: &&crate::sim::setup::Order| order.asker == desk && job_id(order.number) == id;
-                if let Some(order) = self.setup.jobs.iter().find(own) {
-                    self.ended.insert(order.number, self.now);
-                }
-                match end {
-                    End::Painted => self.tally.painted += 1,
-                    End::Failed => self.tally.failed += 1,
-                    End::GivenUp => self.tally.given_up += 1,
-                }
-            }
-            News::Paused(peer, _) => {
-                let honest = |seat: &usize| self.seats[*seat].lender.temper == Temper::Honest;
-                self.tally.honest_paused += u64::from(self.seat_names.get(&peer).is_some_and(honest));
-            }
-            News::Condemned(peer, _) => {
-                let seat = self.seat_names.get(&peer).map(|seat| &self.seats[*seat]);
-                if seat.is_some_and(|seat| seat.lender.temper == Temper::Honest) && self.setup.liars_share_a_domain() {
-                    return Err(Broken::new("H1", format!("honest {peer} is condemned")));
-                }
-                self.condemned.insert(peer);
-            }
-        }
-        Ok(())
-    }
-
     /// What a requester knows of a worker beside what that says.
     fn standing(&self, pair: Pair) -> Standing {
         let lender = &self.seats[pair.seat].lender;
@@ -726,23 +488,4 @@ impl World {
 /// The id of a job of this number.
 fn job_id(number: usize) -> JobId {
     JobId([number as u8 + 1; 16])
-}
-
-impl std::ops::AddAssign for Tally {
-    fn add_assign(&mut self, other: Self) {
-        self.events += other.events;
-        self.millis += other.millis;
-        self.painted += other.painted;
-        self.failed += other.failed;
-        self.given_up += other.given_up;
-        self.accepted += other.accepted;
-        self.begun += other.begun;
-        self.wrong_accepted += other.wrong_accepted;
-        self.rolled_back += other.rolled_back;
-        self.honest += other.honest;
-        self.honest_condemned += other.honest_condemned;
-        self.deceivers += other.deceivers;
-        self.dishonest_condemned += other.dishonest_condemned;
-        self.honest_paused += other.honest_paused;
-    }
 }

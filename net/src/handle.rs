@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use libp2p::Multiaddr;
 use libp2p::identity::Keypair;
@@ -249,6 +250,11 @@ impl Handle {
     /// those known only through a relay, and between browsers, where nobody tells.
     pub fn origin(&self, peer: &PeerId) -> Option<IpAddr> {
         self.inner.shared.roster.origin(peer)
+    }
+
+    /// How long the last ping of each member took, there and back on the path that carries what is sent.
+    pub fn round_trips(&self) -> BTreeMap<PeerId, Duration> {
+        self.inner.shared.roster.round_trips()
     }
 
     /// Bytes exchanged with every peer that is or was a member, without encryption's and transport's own.

@@ -341,6 +341,13 @@ impl Room {
                 debug!(%peer, "no answer to pings");
                 self.swarm.close_connection(connection);
             }
+            BehaviourEvent::Ping(ping::Event { peer, connection, result: Ok(round_trip) }) => {
+                // What is sent takes the best path; how long a worse one takes says nothing of it.
+                let path = self.connections.get(&peer).and_then(|connections| connections.get(&connection));
+                if path.is_some() && path.copied() == self.best_path(&peer) {
+                    self.shared.roster.note_round_trip(&peer_name(&peer), round_trip);
+                }
+            }
             BehaviourEvent::Relay(relay::client::Event::ReservationReqAccepted { relay_peer_id, .. }) => {
                 let now = self.now();
                 if let Some(meeting) = self.meeting(&relay_peer_id) {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use futures_timer::Delay;
 use libp2p::swarm::ConnectionId;
@@ -76,6 +77,8 @@ struct State {
     traffic: BTreeMap<PeerId, Arc<Counters>>,
     /// Where direct connections of peers came from or went to last.
     origins: BTreeMap<PeerId, IpAddr>,
+    /// How long the last ping of peers took.
+    round_trips: BTreeMap<PeerId, Duration>,
     to_drop: Vec<PeerId>,
 }
 
@@ -157,6 +160,22 @@ impl Roster {
     /// Where a peer was reached directly last.
     pub fn origin(&self, peer: &PeerId) -> Option<IpAddr> {
         self.lock().origins.get(peer).copied()
+    }
+
+    /// Remembers how long a ping of a peer took.
+    pub fn note_round_trip(&self, peer: &PeerId, round_trip: Duration) {
+        let mut state = self.lock();
+        let state = &mut *state;
+        // Relays and others that are no members are pinged too.
+        state.round_trips.retain(|known, _| state.members.contains_key(known));
+        if state.members.contains_key(peer) {
+            state.round_trips.insert(peer.clone(), round_trip);
+        }
+    }
+
+    /// How long the last ping of each member took.
+    pub fn round_trips(&self) -> BTreeMap<PeerId, Duration> {
+        self.lock().round_trips.clone()
     }
 
     /// Queues a message on the best link of `to`.
@@ -320,7 +339,7 @@ impl Drop for Membership {
 }
 
 /// Waits for `time`, without a runtime.
-pub(crate) async fn pause(time: std::time::Duration) {
+pub(crate) async fn pause(time: Duration) {
     Delay::new(time).await;
 }
 

@@ -36,6 +36,12 @@ const COMMANDS_MAX: usize = 64;
 /// The loop looks at starvation and the like at least this often.
 const TICK: Duration = Duration::from_millis(250);
 
+/// What a direct path is taken to carry before units have crossed it: a home's 50 Mbit/s.
+const DIRECT_BYTES_PER_SECOND: f64 = 6.0e6;
+
+/// The same through a relay, which others share: a fifth (as Petals has it).
+const RELAYED_BYTES_PER_SECOND: f64 = DIRECT_BYTES_PER_SECOND / 5.0;
+
 /// The name of a task in the lane: who asked, and under which lease.
 pub type TaskKey = coordinator::LeaseKey;
 
@@ -181,7 +187,7 @@ impl Participant {
             Event::Engine(news) => self.handle_engine(news, now),
             Event::Command(Some(command)) => self.handle_command(command, now),
             Event::Command(None) => self.cancel(now),
-            Event::Tick => {}
+            Event::Tick => self.learn_paths(),
         }
     }
 
@@ -285,6 +291,16 @@ impl Participant {
         {
             // The peer is gone or too slow; the network reports its leaving, which requeues what it held.
             tracing::debug!(%to, %error, "message not sent");
+        }
+    }
+
+    /// Tells the requester how far away members are, until their deliveries show it.
+    fn learn_paths(&mut self) {
+        let Some(network) = &self.network else { return };
+        for (peer, round_trip) in network.round_trips() {
+            let is_relayed = self.paths.get(&peer) == Some(&net::Path::Relayed);
+            let bytes_per_second = if is_relayed { RELAYED_BYTES_PER_SECOND } else { DIRECT_BYTES_PER_SECOND };
+            self.requester.handle_path(&peer, round_trip, bytes_per_second);
         }
     }
 

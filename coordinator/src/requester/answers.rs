@@ -165,7 +165,8 @@ impl Requester {
         let stage = self.stage_of(job);
         let number = stage.number;
         let entry = stage.entry_mut(unit).expect("a unit that is settled belongs to the present stage");
-        let compares_classes = !matches!(entry.unit.work, Work::Paint { .. }) || is(Mutant::ComparesClasses);
+        let compares_classes =
+            !matches!(entry.unit.work, Work::Paint { .. } | Work::Run { .. }) || is(Mutant::ComparesClasses);
         let Some(Verdict { right, wrong, is_proven }) = entry.check.verdict(&entry.answers, compares_classes) else {
             stage.requeue(unit);
             return;

@@ -159,21 +159,36 @@ impl Requester {
         ends.into_iter().find(|(end, id)| self.would_finish(worker, *id, *end, now)).map(|(_, id)| id)
     }
 
-    /// The most overdue lease that is the only one of its unit, and which this idle worker would finish sooner.
+    /// The most overdue lease of a unit that has too few others, and which this idle worker would finish sooner.
     fn late_for(&self, worker: &PeerId, now: Instant) -> Option<LeaseId> {
         let present = seconds(now);
         let mut best: Option<(f64, LeaseId)> = None;
         for (_, lender) in self.roster.lenders().filter(|(_, lender)| self.is_late(&lender.outlook, now)) {
             let Some(id) = lender.leases.first() else { continue };
             let late = (present - lender.outlook.first_end).max(0.0);
-            let is_alone = self.entry_of(&self.leases[id]).is_some_and(|entry| entry.leases.len() == 1);
+            let is_short = self.entry_of(&self.leases[id]).is_some_and(|entry| self.is_short(entry, now));
             // What has stalled will not end by itself.
             let end = if lender.outlook.stall_at <= present { f64::INFINITY } else { late };
-            if is_alone && best.is_none_or(|best| (late, *id) > best) && self.would_finish(worker, *id, end, now) {
+            if is_short && best.is_none_or(|best| (late, *id) > best) && self.would_finish(worker, *id, end, now) {
                 best = Some((late, *id));
             }
         }
         best.map(|(_, id)| id)
+    }
+
+    /// Whether the leases of a unit that are not late are fewer than the answers that it still wants.
+    fn is_short(&self, entry: &Entry, now: Instant) -> bool {
+        let is_late = |worker: &PeerId, lease: LeaseId| {
+            let lender = self.roster.lender(worker).expect("the worker of a live lease is in the roster");
+            lender.leases.first() == Some(&lease) && self.is_late(&lender.outlook, now)
+        };
+        match entry.check {
+            Check::Own => entry.leases.len() == 1,
+            Check::Domains(_) => {
+                let in_time = entry.leases.iter().filter(|holder| !is_late(&holder.worker, holder.lease)).count();
+                in_time < entry.check.answers_missing(&entry.answers, &entry.leases)
+            }
+        }
     }
 
     /// Whether the idle worker may compute the lease's unit, and would be done clearly before `end`.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use protocol::limits::{ATTEMPTS_MAX, LEASES_PER_WORKER, ROOM_PEERS_MAX};
-use protocol::{Hash, JobId, LeaseId, PeerId, Policy, ToRequester, ToWorker, Unit, UnitId, Work, tensor};
+use protocol::{Hash, JobId, LeaseId, PeerId, Policy, ToRequester, ToWorker, Unit, UnitId, tensor};
 
 use crate::roster::Roster;
 use crate::sim::toy::{SHAPE, compute, model};
@@ -202,10 +202,7 @@ impl Audit {
         if let Err(error) = tensor::from_bytes(body, work.work.output_values(&SHAPE)) {
             return Err(Broken::new("I6", format!("{unit:?} by {by}: {error}")));
         }
-        let conditioning = match &work.work {
-            Work::Denoise { .. } => stage.conditioning.as_ref().map(|(_, body)| &**body),
-            Work::Encode { .. } | Work::Decode { .. } | Work::Paint { .. } => None,
-        };
+        let conditioning = work.work.conditioning().and(stage.conditioning.as_ref()).map(|(_, body)| &**body);
         let is_right = (0..self.truth.classes).any(|class| compute(&work.work, input, conditioning, class) == body);
         if !is_right {
             if self.truth.tells_lies_apart {

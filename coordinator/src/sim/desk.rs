@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use protocol::{Instant, JobId, JobSpec, PeerId, ToRequester, ToWorker, UnitId};
 
-use crate::plan::{Plan, plan};
+use crate::plan::{Plan, Task, plan};
 use crate::requester::{Requester, RequesterOutput};
 use crate::roster::Roster;
 use crate::sim::audit::{Audit, Broken, Truth};
@@ -132,7 +132,8 @@ impl Desk {
         let local = self.clock.at(now);
         let Some(machine) = &mut self.machine else { return Ok(false) };
         let cut = Painting::cut(&order.spec);
-        let Ok(plan) = plan(&order.spec, &SHAPE, order.choice, cut, machine.roster()) else { return Ok(false) };
+        let task = Task::new(&order.spec, &SHAPE, order.choice, &cut);
+        let Ok(plan) = plan(&task, machine.roster(), local) else { return Ok(false) };
         let painting = Painting::new(id, order.spec.clone(), plan.kind);
         machine.begin_job(id, model(), local);
         begin_stage(machine, &mut self.audit, id, &painting, local);

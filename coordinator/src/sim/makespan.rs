@@ -49,7 +49,9 @@ pub fn makespan(seed: u64) -> Option<Makespan> {
     let outcome = run(&setup, false);
     let measured = outcome.times.get(&0).filter(|_| outcome.broken.is_none())?.as_secs_f64();
     let kind = outcome.kinds[&0];
-    let works = stages(&order.spec, kind);
+    let works = stages(&order.spec, finest(&order.spec, kind));
+    let parts =
+        stages(&order.spec, if order.spec.layout.tiles.is_whole() { PlanKind::Cfg } else { PlanKind::CfgTiles });
     let best = (0..setup.lenders.len()).min_by(|one, other| {
         let alone = |index: &usize| integer_bound(&works, &setup, &setup.lenders[*index..=*index]);
         alone(one).total_cmp(&alone(other))
@@ -65,20 +67,25 @@ pub fn makespan(seed: u64) -> Option<Makespan> {
         is_divisible: units >= UNITS_PER_PEER * setup.lenders.len() && unit >= f64::from(UNIT_PER_RTT) * longest,
         kind,
         measured,
-        bound: bound(&works, &setup),
+        bound: bound(&parts, &setup),
         integer_bound: integer_bound(&works, &setup, &setup.lenders),
         alone,
     })
 }
 
-/// The stages of a job in the finest units that its layout allows, or in the one unit of a whole picture.
+/// The stages of a job in units of this kind.
 fn stages(spec: &JobSpec, kind: PlanKind) -> Vec<StageWork> {
-    let finest = match (kind, spec.layout.tiles) {
-        (PlanKind::Whole, _) => PlanKind::Whole,
-        (PlanKind::Cfg | PlanKind::Tiles | PlanKind::CfgTiles, None) => PlanKind::Cfg,
-        (PlanKind::Cfg | PlanKind::Tiles | PlanKind::CfgTiles, Some(_)) => PlanKind::CfgTiles,
-    };
-    Painting::works_of(spec, finest).into_iter().map(|(units, cost)| StageWork { units, cost }).collect()
+    Painting::works_of(spec, kind).into_iter().map(|(units, cost)| StageWork { units, cost }).collect()
+}
+
+/// The smallest units of the job's layout: of these is what nobody can beat. Runs of steps and whole pictures spare the way
+/// there and back instead, and are held to their own.
+fn finest(spec: &JobSpec, kind: PlanKind) -> PlanKind {
+    match kind {
+        PlanKind::Whole | PlanKind::Runs { .. } => kind,
+        PlanKind::Cfg | PlanKind::Tiles | PlanKind::CfgTiles if spec.layout.tiles.is_whole() => PlanKind::Cfg,
+        PlanKind::Cfg | PlanKind::Tiles | PlanKind::CfgTiles => PlanKind::CfgTiles,
+    }
 }
 
 struct StageWork {
@@ -146,7 +153,7 @@ fn draw(seed: u64) -> Setup {
     let size = Size { width: side(&mut rng), height: side(&mut rng) };
     let choice = PlanChoice::Auto;
     let mut layout = Layout::new(choice, size, &SHAPE);
-    layout.decode_tiles = layout.tiles.map(|_| Tiling { tile: 4, overlap: 1 });
+    layout.decode_tiles = (!layout.tiles.is_whole()).then_some(Tiling { tile: 4, overlap: 1 });
     layout.wire = Wire::F32;
     let spec = JobSpec {
         model: model(),

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use protocol::{Instant, JobSpec, Layout, PlanChoice, Policy, Size, Tiling, Wire};
+use protocol::limits::LEASE_TIME_MAX;
+use protocol::{Instant, JobSpec, Layout, PlanChoice, Policy, Size, Tiling, Wire, Work};
 use serde::Deserialize;
 
 use crate::sim::clock::Clock;
@@ -81,6 +82,9 @@ pub struct Scenario {
     /// In how many trust domains the deceivers are.
     #[serde(default = "one")]
     bad_domains: u64,
+    /// Requesters that lend to themselves.
+    #[serde(default = "two_thirds")]
+    own_percent: u64,
     /// Numeric classes in the room.
     #[serde(default = "one_of_one")]
     classes: [u64; 2],
@@ -137,7 +141,7 @@ impl Scenario {
         let Named(policy) = *rng.pick(&self.policy);
         let askers: Vec<Asker> = (0..rng.within(self.requesters)).map(|_| self.asker(&mut rng)).collect();
         let lenders = self.lenders(&mut rng, askers.len(), calm);
-        let jobs =
+        let jobs: Vec<Order> =
             (0..rng.within(self.jobs) as usize).map(|number| self.order(&mut rng, number, askers.len())).collect();
         let mut faults = self.churn(&mut rng, &lenders, calm);
         faults.extend(self.accidents(&mut rng, &lenders, askers.len(), calm));
@@ -147,7 +151,11 @@ impl Scenario {
             doubling: rng.within(self.doubling_permille),
             delay: rng.within(self.delay_permille),
         };
-        Setup { seed, policy, askers, lenders, jobs, faults, noise, calm, ends_within: ENDS_WITHIN }
+        let slowest = lenders.iter().take(STAYING).map(|lender| lender.speed).min().unwrap_or(1);
+        let cost = |order: &Order| Work::Paint { spec: Box::new(order.spec.clone()) }.cost(&SHAPE);
+        let work = jobs.iter().map(cost).sum::<u64>() / slowest;
+        let ends_within = PATIENCE + Duration::from_secs(SLOWEST_TIMES * work);
+        Setup { seed, policy, askers, lenders, jobs, faults, noise, calm, ends_within }
     }
 
     fn clock(&self, rng: &mut Rng) -> Clock {
@@ -172,7 +180,10 @@ impl Scenario {
         let dishonest = rng.within(self.dishonest_percent) * 10;
         let classes = rng.within(self.classes) as u8;
         // Some requesters lend to themselves: one of those who stay, or one of the others.
-        let own = |desk: usize| *rng.pick(&[None, (desk < STAYING).then_some(desk), Some(STAYING + desk)]);
+        let own = |desk: usize| {
+            let device = *rng.pick(&[if desk < STAYING { desk } else { STAYING + desk }, STAYING + desk]);
+            rng.chance(self.own_percent * 10).then_some(device)
+        };
         let owns: Vec<Option<usize>> = (0..askers).map(own).collect();
         let lender = |number: usize| {
             let stays = number < STAYING;
@@ -208,8 +219,7 @@ impl Scenario {
     fn order(&self, rng: &mut Rng, number: usize, askers: usize) -> Order {
         let side = |rng: &mut Rng| rng.within(self.cells) as u32 * SHAPE.factor;
         let size = Size { width: side(rng), height: side(rng) };
-        let choice =
-            *rng.pick(&[PlanChoice::Auto, PlanChoice::Auto, PlanChoice::Whole, PlanChoice::Tiles, PlanChoice::Cfg]);
+        let choice = *rng.pick(CHOICES);
         let mut layout = Layout::new(choice, size, &SHAPE);
         layout.decode_tiles = rng.chance(500).then_some(Tiling { tile: 4, overlap: 1 });
         layout.wire = Wire::F32;
@@ -296,11 +306,23 @@ impl Scenario {
     }
 }
 
-/// From the last fault on, every job of a drawn world ends within this time: a few times what any of them needs.
-const ENDS_WITHIN: Duration = Duration::from_secs(900);
+/// From the last fault on, jobs have this long beside their work: one lease that is held as long as one may be.
+const PATIENCE: Duration = LEASE_TIME_MAX;
+
+/// Beside that, this many times as long as the slowest of those who stay would need for everything: in a paranoid room it
+/// has to compute everything, and some of it twice.
+const SLOWEST_TIMES: u64 = 3;
+
+/// How people ask for their pictures to be split.
+const CHOICES: &[PlanChoice] =
+    &[PlanChoice::Auto, PlanChoice::Auto, PlanChoice::Whole, PlanChoice::Tiles, PlanChoice::Shifted, PlanChoice::Cfg];
 
 /// Honest workers, each of its own domain, that are there when the faults are over.
 pub const STAYING: usize = 3;
+
+fn two_thirds() -> u64 {
+    66
+}
 
 fn one() -> u64 {
     1

@@ -305,7 +305,7 @@ fn wrong_seed(unit: &Unit, input: &[u8], conditioning: Option<&[u8]>, class: u8)
         Work::Encode { prompt, .. } => prompt.push('!'),
         Work::Paint { spec } => spec.seed ^= 1,
         Work::Decode { .. } => return lie(&compute(&work, input, conditioning, class)),
-        Work::Denoise { .. } => {}
+        Work::Denoise { .. } | Work::Run { .. } => {}
     }
     compute(&work, input, Some(&other), class)
 }
@@ -314,6 +314,7 @@ fn step_short(unit: &Unit, input: &[u8], conditioning: Option<&[u8]>, class: u8)
     let mut work = unit.work.clone();
     match &mut work {
         Work::Denoise { timestep, .. } => *timestep += 1.0,
+        Work::Run { steps, .. } => steps.count -= 1,
         Work::Paint { spec } => spec.steps = (spec.steps - 1).max(1),
         Work::Encode { .. } | Work::Decode { .. } => {}
     }

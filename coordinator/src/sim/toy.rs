@@ -5,7 +5,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use protocol::{Branches, Hash, JobId, JobSpec, ModelId, ModelShape, PlanKind, Tiling, Unit, UnitId, Work, tensor};
+use protocol::{
+    Branches, Hash, JobId, JobSpec, ModelId, ModelShape, PlanKind, Steps, Tiles, Tiling, Unit, UnitId, Work, tensor,
+};
 
 use crate::plan::Cut;
 use crate::sim::rng::Rng;
@@ -31,12 +33,23 @@ pub fn compute(work: &Work, input: &[u8], conditioning: Option<&[u8]>, class: u8
             texts.flat_map(row).collect()
         }
         Work::Denoise { conditioning_rows, branches, timestep, rows, columns, .. } => {
-            let all = conditioning.unwrap_or_default();
-            let row = |row: usize| all.get(4 * row * row_values()..4 * (row + 1) * row_values()).unwrap_or_default();
             let count = CHANNELS * *rows as usize * *columns as usize;
             let rows = branches.rows(*conditioning_rows as usize).unwrap_or_default();
-            let branch = |index| pass(&[b"denoise", input, row(index), &timestep.to_le_bytes()], count);
+            let branch = |index| denoise(input, conditioning.unwrap_or_default(), index, *timestep, count);
             rows.into_iter().flat_map(branch).collect()
+        }
+        Work::Run { guidance, steps, .. } => {
+            let mut latent = tensor::from_bytes(input, input.len() / 4).unwrap_or_default();
+            for step in steps.first..steps.first + steps.count {
+                let (input, timestep) = (tensor::to_bytes(&latent), timestep(steps.in_all, step));
+                let pass = |index| {
+                    let values = denoise(&input, conditioning.unwrap_or_default(), index, timestep, latent.len());
+                    values.into_iter().map(|value| in_class(value, class)).collect::<Vec<f32>>()
+                };
+                let output = if *guidance > 1.0 { guide(&pass(0), &pass(1), *guidance) } else { pass(0) };
+                take_step(&mut latent, &output);
+            }
+            return tensor::to_bytes(&latent);
         }
         Work::Decode { .. } => pass(&[b"decode", input], work.output_values(&SHAPE)),
         Work::Paint { spec } => return paint_alone(spec, class),
@@ -65,6 +78,8 @@ pub struct Painting {
     spec: JobSpec,
     kind: PlanKind,
     stage: u32,
+    /// Steps that are taken.
+    steps_done: u32,
     latent: Canvas,
     conditioning: Option<(Hash, Arc<[u8]>)>,
     outputs: BTreeMap<UnitId, Vec<f32>>,
@@ -80,13 +95,19 @@ struct Canvas {
     values: Vec<f32>,
 }
 
-/// The upper left corner and size of a tile, in cells.
+/// A tile's strips of rows and columns, in cells.
 #[derive(Clone, Copy)]
 struct Tile {
-    top: usize,
-    left: usize,
-    rows: usize,
-    columns: usize,
+    down: Strip,
+    across: Strip,
+}
+
+/// What a tile covers along one axis, and which cells of that it gives.
+#[derive(Clone, Copy)]
+struct Strip {
+    begin: usize,
+    length: usize,
+    kept: (usize, usize),
 }
 
 impl Painting {
@@ -96,27 +117,42 @@ impl Painting {
         let mut latent = Canvas::new(CHANNELS, rows as usize, columns as usize);
         let mut rng = Rng::new(spec.seed, "noise");
         latent.values.fill_with(|| rng.value());
-        Self { job, spec, kind, stage: 0, latent, conditioning: None, outputs: BTreeMap::new(), pixels: None }
+        Self {
+            job,
+            spec,
+            kind,
+            stage: 0,
+            steps_done: 0,
+            latent,
+            conditioning: None,
+            outputs: BTreeMap::new(),
+            pixels: None,
+        }
     }
 
     /// Into how many tiles the layout of a picture cuts its canvas.
     pub fn cut(spec: &JobSpec) -> Cut {
         let (rows, columns) = spec.size.cells(&SHAPE);
-        let count = |tiling| tiles(rows as usize, columns as usize, tiling).len();
-        Cut { tiles: count(spec.layout.tiles), decode_tiles: count(spec.layout.decode_tiles) }
+        let (rows, columns) = (rows as usize, columns as usize);
+        let of_step = |step| tiles(rows, columns, spec.layout.tiles, spec.seed, step).len();
+        let decode_tiles = tiles(rows, columns, blended(spec.layout.decode_tiles), 0, 0).len();
+        Cut { tiles: (0..spec.steps).map(of_step).collect(), decode_tiles }
     }
 
     /// The stages of a picture: units of each, and what one of them costs.
     pub fn works_of(spec: &JobSpec, kind: PlanKind) -> Vec<(usize, u64)> {
         let mut painting = Self::new(JobId([0; 16]), spec.clone(), kind);
         painting.conditioning = Some((Hash::of(b""), Arc::from([])));
-        let stages = if kind == PlanKind::Whole { 1 } else { spec.steps + 2 };
-        let stage = |stage: u32| {
-            painting.stage = stage;
+        let mut stages = Vec::new();
+        loop {
             let works = painting.works();
-            (works.len(), works[0].0.cost(&SHAPE))
-        };
-        (0..stages).map(stage).collect()
+            stages.push((works.len(), works[0].0.cost(&SHAPE)));
+            if kind == PlanKind::Whole || painting.steps_done == spec.steps {
+                return stages;
+            }
+            painting.steps_done += if painting.stage == 0 { 0 } else { painting.steps_of_stage() };
+            painting.stage += 1;
+        }
     }
 
     /// The present stage.
@@ -172,11 +208,16 @@ impl Painting {
         } else if self.stage == 1 {
             let body = tensor::to_bytes(&outputs[0]);
             self.conditioning = Some((Hash::of(&body), body.into()));
-        } else if self.stage <= self.spec.steps + 1 {
-            self.step(&outputs);
+        } else if self.steps_done < self.spec.steps {
+            if let PlanKind::Runs { .. } = self.kind {
+                self.latent.values.clone_from(&outputs[0]);
+            } else {
+                self.step(&outputs);
+            }
+            self.steps_done += self.steps_of_stage();
         } else {
             let mut merge = Merge::new(3, self.latent.rows * FACTOR, self.latent.columns * FACTOR);
-            for (tile, output) in self.tiles(self.spec.layout.decode_tiles).into_iter().zip(&outputs) {
+            for (tile, output) in self.decode_tiles().into_iter().zip(&outputs) {
                 merge.add(tile.scaled(FACTOR), output);
             }
             self.pixels = Some(merge.mean().values);
@@ -199,28 +240,44 @@ impl Painting {
             return vec![(Work::Encode { prompt: spec.prompt.clone(), negative }, Vec::new())];
         }
         let input = |tile: Tile| tensor::to_bytes(&self.latent.region(tile));
-        if self.stage > spec.steps {
-            let decode = |tile: Tile| Work::Decode { rows: tile.rows as u32, columns: tile.columns as u32 };
-            return self.tiles(spec.layout.decode_tiles).into_iter().map(|tile| (decode(tile), input(tile))).collect();
+        let sides = |tile: Tile| (tile.down.length as u32, tile.across.length as u32);
+        if self.steps_done == spec.steps {
+            let decode = |tile: Tile| {
+                let (rows, columns) = sides(tile);
+                (Work::Decode { rows, columns }, input(tile))
+            };
+            return self.decode_tiles().into_iter().map(decode).collect();
         }
         let (conditioning, _) = self.conditioning.as_ref().expect("the first stage gives the conditioning");
-        let denoise = |tile: Tile, branches| Work::Denoise {
-            conditioning: *conditioning,
-            conditioning_rows: 1 + u32::from(spec.guided()),
-            branches,
-            timestep: (spec.steps - self.stage) as f32,
-            rows: tile.rows as u32,
-            columns: tile.columns as u32,
+        let conditioning = *conditioning;
+        if let PlanKind::Runs { .. } = self.kind {
+            let steps = Steps { first: self.steps_done, count: self.steps_of_stage(), in_all: spec.steps };
+            let (rows, columns) = spec.size.cells(&SHAPE);
+            let (guidance, wire) = (spec.guidance, spec.layout.wire);
+            let work = Work::Run { conditioning, guidance, wire, steps, history: 0, rows, columns };
+            return vec![(work, tensor::to_bytes(&self.latent.values))];
+        }
+        let denoise = |tile: Tile, branches| {
+            let (rows, columns) = sides(tile);
+            let conditioning_rows = 1 + u32::from(spec.guided());
+            let timestep = timestep(spec.steps, self.steps_done);
+            Work::Denoise { conditioning, conditioning_rows, branches, timestep, rows, columns }
         };
-        let tiles = self.tiles(spec.layout.tiles).into_iter();
+        let tiles = self.step_tiles().into_iter();
         tiles.flat_map(|tile| self.branches().iter().map(move |branch| (denoise(tile, *branch), input(tile)))).collect()
+    }
+
+    /// Steps that the present stage takes.
+    fn steps_of_stage(&self) -> u32 {
+        let left = self.spec.steps - self.steps_done;
+        if let PlanKind::Runs { steps } = self.kind { steps.min(left) } else { 1 }
     }
 
     fn branches(&self) -> &'static [Branches] {
         match (self.spec.guided(), self.kind) {
             (false, _) => &[Branches::Prompt],
             (true, PlanKind::Cfg | PlanKind::CfgTiles) => &[Branches::Negative, Branches::Prompt],
-            (true, PlanKind::Tiles | PlanKind::Whole) => &[Branches::Both],
+            (true, PlanKind::Tiles | PlanKind::Whole | PlanKind::Runs { .. }) => &[Branches::Both],
         }
     }
 
@@ -228,23 +285,24 @@ impl Painting {
     fn step(&mut self, outputs: &[Vec<f32>]) {
         let mut merge = Merge::new(CHANNELS, self.latent.rows, self.latent.columns);
         let units = outputs.chunks(self.branches().len());
-        for (tile, outputs) in self.tiles(self.spec.layout.tiles).into_iter().zip(units) {
+        for (tile, outputs) in self.step_tiles().into_iter().zip(units) {
             let output = outputs.concat();
             if self.spec.guided() {
                 let (negative, prompt) = output.split_at(output.len() / 2);
-                let guide = |(negative, prompt): (&f32, &f32)| negative + self.spec.guidance * (prompt - negative);
-                merge.add(tile, &negative.iter().zip(prompt).map(guide).collect::<Vec<f32>>());
+                merge.add(tile, &guide(negative, prompt, self.spec.guidance));
             } else {
                 merge.add(tile, &output);
             }
         }
-        for (value, output) in self.latent.values.iter_mut().zip(merge.mean().values) {
-            *value = 0.9 * *value + 0.1 * output;
-        }
+        take_step(&mut self.latent.values, &merge.mean().values);
     }
 
-    fn tiles(&self, tiling: Option<Tiling>) -> Vec<Tile> {
-        tiles(self.latent.rows, self.latent.columns, tiling)
+    fn step_tiles(&self) -> Vec<Tile> {
+        tiles(self.latent.rows, self.latent.columns, self.spec.layout.tiles, self.spec.seed, self.steps_done)
+    }
+
+    fn decode_tiles(&self) -> Vec<Tile> {
+        tiles(self.latent.rows, self.latent.columns, blended(self.spec.layout.decode_tiles), 0, 0)
     }
 }
 
@@ -260,15 +318,28 @@ impl Canvas {
 
 impl Tile {
     fn scaled(self, factor: usize) -> Self {
-        let Self { top, left, rows, columns } = self;
-        Self { top: top * factor, left: left * factor, rows: rows * factor, columns: columns * factor }
+        Self { down: self.down.scaled(factor), across: self.across.scaled(factor) }
     }
 
     /// Where its values lie on a canvas, in order.
     fn places(self, canvas: &Canvas) -> Vec<usize> {
-        let row = |channel, row| (channel * canvas.rows + self.top + row) * canvas.columns + self.left;
-        let rows = (0..canvas.channels).flat_map(|channel| (0..self.rows).map(move |index| row(channel, index)));
-        rows.flat_map(|begin| begin..begin + self.columns).collect()
+        let row = |channel, row| (channel * canvas.rows + self.down.begin + row) * canvas.columns + self.across.begin;
+        let rows = (0..canvas.channels).flat_map(|channel| (0..self.down.length).map(move |index| row(channel, index)));
+        rows.flat_map(|begin| begin..begin + self.across.length).collect()
+    }
+
+    /// Whether it gives what lies at this place.
+    fn gives(self, place: usize, canvas: &Canvas) -> bool {
+        let (row, column) = (place / canvas.columns % canvas.rows, place % canvas.columns);
+        let is_kept = |strip: Strip, index| (strip.kept.0..strip.kept.1).contains(&index);
+        is_kept(self.down, row) && is_kept(self.across, column)
+    }
+}
+
+impl Strip {
+    fn scaled(self, factor: usize) -> Self {
+        let (first, end) = self.kept;
+        Self { begin: self.begin * factor, length: self.length * factor, kept: (first * factor, end * factor) }
     }
 }
 
@@ -286,6 +357,9 @@ impl Merge {
 
     fn add(&mut self, tile: Tile, values: &[f32]) {
         for (place, value) in tile.places(&self.sum).into_iter().zip(values) {
+            if !tile.gives(place, &self.sum) {
+                continue;
+            }
             self.sum.values[place] += value;
             self.times[place] += 1.0;
         }
@@ -299,19 +373,68 @@ impl Merge {
     }
 }
 
-/// The tiles of a canvas in canonical order: by rows, the last of each axis moved inside.
-fn tiles(rows: usize, columns: usize, tiling: Option<Tiling>) -> Vec<Tile> {
-    let starts = |length: usize| -> (usize, Vec<usize>) {
-        let (tile, stride) = tiling.map_or((length, length), |Tiling { tile, overlap }| {
-            (length.min(tile as usize), (tile - overlap) as usize)
-        });
-        let inner = (0..=length - tile).step_by(stride);
-        let last = (!(length - tile).is_multiple_of(stride)).then_some(length - tile);
-        (tile, inner.chain(last).collect())
+/// The tiles of a canvas in a step, in canonical order: by rows.
+fn tiles(rows: usize, columns: usize, tiles: Tiles, seed: u64, step: u32) -> Vec<Tile> {
+    let mut rng = Rng::new(seed ^ u64::from(step), "shift");
+    let mut strips = |length: usize| match tiles {
+        Tiles::Whole => vec![Strip { begin: 0, length, kept: (0, length) }],
+        Tiles::Blended(Tiling { tile, overlap }) => overlapping(length, tile as usize, overlap as usize),
+        Tiles::Shifted { tile } => {
+            let shift = rng.below(tile as usize);
+            disjoint(length, tile as usize, shift)
+        }
     };
-    let ((tile_rows, tops), (tile_columns, lefts)) = (starts(rows), starts(columns));
-    let tile = |top, left| Tile { top, left, rows: tile_rows, columns: tile_columns };
-    tops.iter().flat_map(|top| lefts.iter().map(|left| tile(*top, *left))).collect()
+    let (down, across) = (strips(rows), strips(columns));
+    down.iter().flat_map(|down| across.iter().map(|across| Tile { down: *down, across: *across })).collect()
+}
+
+fn blended(tiling: Option<Tiling>) -> Tiles {
+    tiling.map_or(Tiles::Whole, Tiles::Blended)
+}
+
+/// Strips that overlap, the last one moved inside.
+fn overlapping(length: usize, tile: usize, overlap: usize) -> Vec<Strip> {
+    let tile = tile.min(length);
+    let stride = (tile - overlap.min(tile - 1)).max(1);
+    let inner = (0..=length - tile).step_by(stride);
+    let last = (!(length - tile).is_multiple_of(stride)).then_some(length - tile);
+    inner.chain(last).map(|begin| Strip { begin, length: tile, kept: (begin, begin + tile) }).collect()
+}
+
+/// Strips that share nothing, on a grid that begins at `shift`; each is evaluated as a whole tile inside the canvas.
+fn disjoint(length: usize, tile: usize, shift: usize) -> Vec<Strip> {
+    if length <= tile {
+        return vec![Strip { begin: 0, length, kept: (0, length) }];
+    }
+    let first = if shift == 0 { tile } else { shift };
+    let begins = std::iter::once(0).chain((first..length).step_by(tile));
+    let strip = |begin: usize| {
+        let end = if begin == 0 { first } else { begin + tile }.min(length);
+        Strip { begin: begin.min(length - tile), length: tile, kept: (begin, end) }
+    };
+    begins.map(strip).collect()
+}
+
+/// The timestep of a step, counted from zero.
+fn timestep(steps: u32, step: u32) -> f32 {
+    (steps - 1 - step) as f32
+}
+
+/// One branch of a denoising pass.
+fn denoise(input: &[u8], conditioning: &[u8], row: usize, timestep: f32, count: usize) -> Vec<f32> {
+    let row = conditioning.get(4 * row * row_values()..4 * (row + 1) * row_values()).unwrap_or_default();
+    pass(&[b"denoise", input, row, &timestep.to_le_bytes()], count)
+}
+
+fn guide(negative: &[f32], prompt: &[f32], guidance: f32) -> Vec<f32> {
+    negative.iter().zip(prompt).map(|(negative, prompt)| negative + guidance * (prompt - negative)).collect()
+}
+
+/// The scheduler's step.
+fn take_step(latent: &mut [f32], output: &[f32]) {
+    for (value, output) in latent.iter_mut().zip(output) {
+        *value = 0.9 * *value + 0.1 * output;
+    }
 }
 
 /// One pass of the network: values that depend on every byte of all parts.
@@ -351,7 +474,7 @@ mod tests {
     fn spec() -> JobSpec {
         let size = Size { width: 20, height: 14 };
         let layout = Layout {
-            tiles: Some(Tiling { tile: 4, overlap: 2 }),
+            tiles: Tiles::Blended(Tiling { tile: 4, overlap: 2 }),
             decode_tiles: Some(Tiling { tile: 5, overlap: 1 }),
             wire: Wire::F32,
         };
@@ -384,7 +507,15 @@ mod tests {
         for kind in [PlanKind::Tiles, PlanKind::Cfg, PlanKind::Whole] {
             assert_eq!(paint(&untiled, kind), paint_alone(&untiled, 0), "{kind:?}");
         }
+        for steps in 1..=4 {
+            assert_eq!(paint(&untiled, PlanKind::Runs { steps }), paint_alone(&untiled, 0), "runs of {steps}");
+        }
         assert_ne!(paint_alone(&tiled, 0), paint_alone(&untiled, 0));
+        let mut shifted = spec();
+        shifted.layout.tiles = Tiles::Shifted { tile: 4 };
+        for kind in [PlanKind::Tiles, PlanKind::CfgTiles, PlanKind::Whole] {
+            assert_eq!(paint(&shifted, kind), paint_alone(&shifted, 0), "shifted, {kind:?}");
+        }
     }
 
     #[test]

@@ -44,6 +44,7 @@ fn kind(work: &Work) -> &'static str {
     match work {
         Work::Encode { .. } => "encode",
         Work::Denoise { .. } => "denoise",
+        Work::Run { .. } => "run",
         Work::Decode { .. } => "decode",
         Work::Paint { .. } => "paint",
     }

@@ -27,7 +27,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     // The engine of the page is a workspace of its own.
     step("format of the engine", cargo().current_dir(root().join("wasm/engine")).args(["fmt", "--check"]))?;
     step("clippy", cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"]))?;
-    let simulator = ["--package", "coordinator", "--features", "sim"];
+    let simulator = ["--package", "coordinator", "--features", "mutants"];
     step(
         "clippy of the simulator",
         cargo().args(["clippy", "--quiet", "--all-targets"]).args(simulator).args(["--", "--deny", "warnings"]),
@@ -37,7 +37,8 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         // The tests of whole processes run the programs as people get them.
         let programs = Programs::build()?;
         wasm_bits()?;
-        step("rooms in virtual time", cargo().args(["test", "--quiet", "--lib", "--test", "sim"]).args(simulator))?;
+        let rooms = ["test", "--quiet", "--lib", "--test", "sim", "--test", "mutants"];
+        step("rooms in virtual time", cargo().args(rooms).args(simulator))?;
         wasm_rooms()?;
         let mut tests = cargo();
         // The tests drive the page in a real browser, and say what they skip without one.

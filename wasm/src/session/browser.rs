@@ -79,7 +79,15 @@ impl Session {
                 }
             })
         });
-        Ok(Self { _listeners: listeners.collect(), inner })
+        // Browsers slow hidden pages down; the room is told. The event comes to the document and goes on to its window.
+        let seen = Rc::downgrade(&inner);
+        let hides = Listener::on_window("visibilitychange", move || {
+            let is_hidden = web_sys::window().and_then(|window| window.document()).is_some_and(|page| page.hidden());
+            if let Some(inner) = seen.upgrade() {
+                inner.throttle(is_hidden);
+            }
+        });
+        Ok(Self { _listeners: listeners.chain(hides).collect(), inner })
     }
 
     /// Hands over a wish; what becomes of it comes as news.

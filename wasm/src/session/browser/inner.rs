@@ -147,6 +147,11 @@ impl Inner {
         self.command(Command::Lend(lend));
     }
 
+    /// The page works slower than it could, because nobody sees it, or does so no longer.
+    pub fn throttle(&self, is_throttled: bool) {
+        self.command(Command::Throttle(is_throttled));
+    }
+
     /// Stops working for others, or goes on.
     pub fn pause(&self, paused: bool) {
         self.is_paused.set(paused);

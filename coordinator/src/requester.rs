@@ -432,8 +432,8 @@ impl Requester {
             RefuseReason::OutOfMemory => {
                 let stage = self.stage_of(job);
                 let work = &stage.entry(unit).expect("a leased unit belongs to the present stage").unit.work;
-                let cost = work.cost(&stage.shape);
-                self.roster.lender_mut(from).expect("it was just there").note_too_large(model, cost);
+                let key = Shape::of(work, model, &stage.shape);
+                self.roster.lender_mut(from).expect("it was just there").note_too_large(&key);
                 self.requeue(id);
                 self.fail_unit(job, unit, from.clone(), "out of memory", true, now);
             }
@@ -508,7 +508,8 @@ impl Requester {
     /// Ends the job if nobody is left to try one of its units; nobody there at all only makes it wait.
     fn fail_if_hopeless(&mut self, id: JobId) {
         let Some((job, stage)) = self.jobs.get(&id).and_then(|job| Some((job, job.stage.as_ref()?))) else { return };
-        let is_hopeless = |entry: &&job::Entry| self.is_hopeless(job.model, entry, entry.unit.work.cost(&stage.shape));
+        let is_hopeless =
+            |entry: &&job::Entry| self.is_hopeless(entry, &Shape::of(&entry.unit.work, job.model, &stage.shape));
         let unit = stage.waiting().find(is_hopeless).map(|entry| entry.unit.id);
         if let Some(unit) = unit {
             self.fail_job(id, unit);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use protocol::limits::{BLOBS_MAX, LEASES_PER_WORKER, PAUSE_MAX, REFUSAL_PAUSE, ROOM_PEERS_MAX};
-use protocol::{Capabilities, Hash, Instant, LeaseId, ModelId, ModelShape, PeerId, Work};
+use protocol::{Capabilities, Footprint, Hash, Instant, LeaseId, ModelId, ModelShape, Part, PeerId, Work};
 
 use crate::mutants::{Mutant, is};
 use crate::speed::{Shape, Speed};
@@ -38,7 +38,7 @@ pub struct Lender {
     /// Round trip and bytes per second of its path, as the driver knows them.
     path: Option<(Duration, f64)>,
     /// The smallest cost of a unit of a model for which its memory did not suffice.
-    too_large: BTreeMap<ModelId, u64>,
+    too_large: BTreeMap<(ModelId, Option<Part>), u64>,
     /// Leases it may hold; halved when it is late or out of memory, and grown back by deliveries.
     window: usize,
     refusals_in_row: u32,
@@ -247,9 +247,10 @@ impl Lender {
         self.speed.overhead().or(by_path).unwrap_or(OVERHEAD_UNKNOWN)
     }
 
-    /// Whether a unit of this cost is as large as one for which its memory did not suffice.
-    pub fn is_too_large(&self, model: ModelId, cost: u64) -> bool {
-        self.too_large.get(&model).is_some_and(|smallest| *smallest <= cost)
+    /// Whether a unit of this shape is as large as one for which its memory did not suffice.
+    pub fn is_too_large(&self, key: &Shape) -> bool {
+        let Footprint { part, cells } = key.footprint();
+        self.too_large.get(&(key.model(), part)).is_some_and(|smallest| *smallest <= cells)
     }
 
     /// Whether it is paused because it failed, not because it was busy (true until the requester hears that time has
@@ -285,9 +286,10 @@ impl Lender {
         self.window = (self.window / 2).max(1);
     }
 
-    pub(crate) fn note_too_large(&mut self, model: ModelId, cost: u64) {
-        let smallest = self.too_large.entry(model).or_insert(cost);
-        *smallest = cost.min(*smallest);
+    pub(crate) fn note_too_large(&mut self, key: &Shape) {
+        let Footprint { part, cells } = key.footprint();
+        let smallest = self.too_large.entry((key.model(), part)).or_insert(cells);
+        *smallest = cells.min(*smallest);
         self.shrink_window();
     }
 

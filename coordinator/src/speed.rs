@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use protocol::limits::SPEED_BELIEVED;
-use protocol::{Instant, ModelId, ModelShape, Pilot, Work};
+use protocol::{Footprint, Instant, ModelId, ModelShape, Pilot, Work};
 
 /// Weight of what was known in the running mean of seconds a unit takes (EWMA).
 const KEPT: f64 = 0.8;
@@ -21,6 +21,7 @@ pub struct Shape {
     cost: u64,
     kind: Kind,
     model: ModelId,
+    footprint: Footprint,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -119,7 +120,17 @@ impl Shape {
             Work::Decode { .. } => Kind::Decode,
             Work::Paint { .. } => Kind::Paint,
         };
-        Self { model, kind, cost: work.cost(shape) }
+        Self { model, kind, cost: work.cost(shape), footprint: work.footprint(shape) }
+    }
+
+    /// Its model.
+    pub fn model(&self) -> ModelId {
+        self.model
+    }
+
+    /// What its memory grows with.
+    pub fn footprint(&self) -> Footprint {
+        self.footprint
     }
 
     /// Its cost, as [`Work::cost`] counts it.

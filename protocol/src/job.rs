@@ -251,8 +251,8 @@ fn decode_tiling(tile: u32) -> Tiling {
     Tiling { tile, overlap: tile / 4 }
 }
 
-/// The part of a job that needed more memory than anybody has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The part of a job that needs memory of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Part {
     /// The steps.
     Denoise,

@@ -22,4 +22,4 @@ pub use message::{Activity, Capabilities, Message, Pilot, Presence, RefuseReason
 pub use policy::Policy;
 pub use room::{RoomId, RoomKeys, RoomLink, RoomSecret};
 pub use time::Instant;
-pub use unit::{Branches, Steps, Unit, UnitId, Work};
+pub use unit::{Branches, Footprint, Steps, Unit, UnitId, Work};

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Hash, JobId, ModelId};
-use crate::job::{JobSpec, ModelShape, Tiles, Wire};
+use crate::job::{JobSpec, ModelShape, Part, Tiles, Wire};
 use crate::limits::{
     BODY_BYTES_MAX, GUIDANCE_MAX, HISTORY_TENSORS_MAX, PICTURE_PIXELS_MAX, PROMPT_BYTES_MAX, SIDE_PIXELS_MAX, STEPS_MAX,
 };
@@ -139,7 +139,36 @@ pub enum Work {
 #[error("{0}")]
 pub struct UnitError(pub &'static str);
 
+/// What the memory that a unit needs grows with. Passes follow each other, so that their number does not matter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Footprint {
+    /// Whose memory: networks differ in how much a cell costs. `None` is the text encoder's.
+    pub part: Option<Part>,
+    /// Latent cells evaluated at once.
+    pub cells: u64,
+}
+
 impl Work {
+    /// What its memory grows with.
+    pub fn footprint(&self, shape: &ModelShape) -> Footprint {
+        let area = |rows: u32, columns: u32| u64::from(rows) * u64::from(columns);
+        match self {
+            Self::Encode { .. } => Footprint { part: None, cells: 0 },
+            Self::Denoise { rows, columns, .. } | Self::Run { rows, columns, .. } => {
+                Footprint { part: Some(Part::Denoise), cells: area(*rows, *columns) }
+            }
+            Self::Decode { rows, columns } => Footprint { part: Some(Part::Decode), cells: area(*rows, *columns) },
+            Self::Paint { spec } => {
+                let (rows, columns) = spec.size.cells(shape);
+                let tile = |side: Option<u32>| {
+                    side.map_or(area(rows, columns), |side| area(rows.min(side), columns.min(side)))
+                };
+                let decoded = tile(spec.layout.decode_tiles.map(|tiling| tiling.tile));
+                Footprint { part: Some(Part::Everything), cells: decoded.max(tile(spec.layout.tiles.side())) }
+            }
+        }
+    }
+
     /// The conditioning that the work names, and how many rows it has.
     pub fn conditioning(&self) -> Option<(Hash, u32)> {
         match self {
@@ -320,6 +349,7 @@ mod tests {
         };
         let latent = 8 * 16 * 48;
         let values = |work: Work| (work.input_values(&SHAPE), work.output_values(&SHAPE));
+        assert_eq!(run(0, 4, 20, 1).footprint(&SHAPE), Footprint { part: Some(Part::Denoise), cells: 16 * 48 });
         assert_eq!(values(run(0, 4, 20, 1)), (latent, 2 * latent));
         assert_eq!(values(run(4, 4, 20, 1)), (2 * latent, 2 * latent));
         assert_eq!(values(run(4, 4, 20, 0)), (latent, latent));

@@ -31,10 +31,10 @@ fn picture(folder: &Path) -> Command {
     paint
 }
 
-/// A command that goes on with it.
-fn resume(folder: &Path) -> Command {
+/// A command that goes on with it, from the newest checkpoint or from this one.
+fn resume(folder: &Path, file: Option<&Path>) -> Command {
     let mut paint = node();
-    paint.args(["paint", "--resume"]).env("MANYHANDS_STATE", folder.join("state"));
+    paint.args(["paint", "--resume"]).args(file).env("MANYHANDS_STATE", folder.join("state"));
     paint
 }
 
@@ -72,9 +72,9 @@ fn a_killed_painting_goes_on_from_its_checkpoint_to_the_same_pixels() {
     assert!(undisturbed["kept"]["written"].as_u64() >= Some(4), "{}", undisturbed["kept"]);
     assert_eq!(std::fs::read_dir(folder.join("state")).unwrap().count(), 0, "a finished picture leaves nothing");
     kill_at_half(picture(folder), folder);
-    assert_resumed(&paint(folder, resume(folder)), &undisturbed);
+    assert_resumed(&paint(folder, resume(folder, None)), &undisturbed);
     assert_eq!(std::fs::read_dir(folder.join("state")).unwrap().count(), 0);
-    let nothing = resume(folder).output().unwrap();
+    let nothing = resume(folder, None).output().unwrap();
     assert_eq!(nothing.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&nothing.stderr).contains("no picture to go on with"));
 }
@@ -100,9 +100,7 @@ fn a_killed_requester_goes_on_with_the_workers_of_its_room() {
         },
         folder,
     );
-    let mut resumed = in_room(resume(folder));
-    resumed.arg(&file);
-    assert_resumed(&paint(folder, resumed), &undisturbed);
+    assert_resumed(&paint(folder, in_room(resume(folder, Some(&file)))), &undisturbed);
     assert!(!file.exists(), "a finished picture leaves nothing");
 }
 
@@ -117,7 +115,7 @@ fn a_checkpoint_that_cannot_be_used_is_refused_in_words() {
     let good = std::fs::read(&file).unwrap();
     let refused = |bytes: &[u8], arguments: &[&str]| {
         std::fs::write(&file, bytes).unwrap();
-        let output = resume(folder).arg(&file).args(arguments).output().unwrap();
+        let output = resume(folder, Some(&file)).args(arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
@@ -126,7 +124,7 @@ fn a_checkpoint_that_cannot_be_used_is_refused_in_words() {
     newer[8] += 1;
     assert!(refused(&newer, &[]).contains("is of version 2, and this program reads version 1"));
     assert!(refused(b"a poem", &[]).contains("not a painting's checkpoint"));
-    assert!(refused(&good, &["--model", "tests/fixtures/sd15-tiny"]).contains("give its --model"));
-    let both = resume(folder).args(["--steps", "9"]).output().unwrap();
+    assert!(refused(&good, &["--model", "tests/fixtures/sd21-v-ddim-tiny"]).contains("give its --model"));
+    let both = resume(folder, None).args(["--steps", "9"]).output().unwrap();
     assert_eq!(both.status.code(), Some(2), "what decides pixels stands in the checkpoint");
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use protocol::{Instant, JobSpec, ModelId, ModelShape, PeerId, Work};
 
 use crate::roster::{Lender, Roster};
+use crate::speed::Shape;
 
 /// Seconds for one of [`Work::cost`] where nobody was measured: a slow processor with the demo model. Only ratios decide
 /// what is planned, so that a wrong guess misleads nobody but the reader of the time.
@@ -107,7 +108,7 @@ impl Pace for Lent<'_> {
     }
 
     fn fits(&self, work: &Work) -> bool {
-        !self.lender.is_too_large(self.model, work.cost(&self.shape))
+        !self.lender.is_too_large(&Shape::of(work, self.model, &self.shape))
     }
 
     fn is_measured(&self) -> bool {

@@ -9,7 +9,7 @@ use protocol::{Hash, Instant, JobId, LeaseId, PeerId, Policy, Unit, UnitId, Work
 use super::job::{Done, Holder};
 use super::{Requester, RequesterOutput};
 use crate::mutants::{Mutant, is};
-use crate::speed::seconds;
+use crate::speed::{Shape, seconds};
 use crate::trust::{Agreement, TrustDomain, compare};
 
 /// Own devices check at least one unit in this many.
@@ -287,14 +287,13 @@ impl Requester {
         let job = self.jobs.get(&job)?;
         let stage = job.stage.as_ref()?;
         let entry = stage.entry(unit)?;
-        let cost = entry.unit.work.cost(&stage.shape);
+        let key = Shape::of(&entry.unit.work, job.model, &stage.shape);
         let mut own = self.roster.lenders_of(job.model).filter(|(_, lender)| lender.standing().is_own);
         let waits = is(Mutant::WaitsForOwn) && own.next().is_some();
         Some(
             waits
                 || own.any(|(peer, lender)| {
-                    let may_begin =
-                        !lender.is_suspect() && !entry.failed_on(peer) && !lender.is_too_large(job.model, cost);
+                    let may_begin = !lender.is_suspect() && !entry.failed_on(peer) && !lender.is_too_large(&key);
                     may_begin || entry.leases.iter().any(|holder| holder.worker == *peer)
                 }),
         )

@@ -2,7 +2,7 @@
 //! is late.
 
 use protocol::limits::PROBE_AFTER;
-use protocol::{Instant, JobId, LeaseId, ModelId, PeerId, ToWorker, UnitId};
+use protocol::{Instant, JobId, LeaseId, PeerId, ToWorker, UnitId};
 
 use super::answers::Check;
 use super::job::{Entry, Holder, Job};
@@ -216,7 +216,7 @@ impl Requester {
     pub(super) fn may_take(&self, worker: &PeerId, lender: &Lender, job: &Job, entry: &Entry, key: &Shape) -> bool {
         if entry.failed_on(worker)
             || entry.is_held_by(worker) && !is(Mutant::AsksTwice)
-            || lender.is_too_large(job.model, key.cost())
+            || lender.is_too_large(key)
             || !self.may_confirm(lender, entry)
         {
             return false;
@@ -227,7 +227,7 @@ impl Requester {
             !lender.is_suspect()
                 && !entry.failed_on(peer)
                 && !entry.is_held_by(peer)
-                && !lender.is_too_large(job.model, key.cost())
+                && !lender.is_too_large(key)
                 && self.may_confirm(lender, entry)
         };
         !stalled || !others.any(may)
@@ -267,10 +267,9 @@ impl Requester {
     }
 
     /// Whether everybody present who lends the model has failed the unit or has too little memory for it.
-    pub(super) fn is_hopeless(&self, model: ModelId, entry: &Entry, cost: u64) -> bool {
-        let mut lenders = self.roster.lenders_of(model).peekable();
-        lenders.peek().is_some()
-            && lenders.all(|(peer, lender)| entry.failed_on(peer) || lender.is_too_large(model, cost))
+    pub(super) fn is_hopeless(&self, entry: &Entry, key: &Shape) -> bool {
+        let mut lenders = self.roster.lenders_of(key.model()).peekable();
+        lenders.peek().is_some() && lenders.all(|(peer, lender)| entry.failed_on(peer) || lender.is_too_large(key))
     }
 
     fn with_window_shrunk(&mut self, worker: &PeerId) {

@@ -40,22 +40,40 @@ impl Session<'_> {
         order: Order,
         began: Instant,
     ) -> Result<bool, Complaint> {
-        if !in_room {
-            self.command(Command::LendToSelf).await?;
-        } else if !self.wait_for_workers(arguments).await? {
+        if in_room && !self.wait_for_workers(arguments).await? {
             return Ok(false);
-        } else if self.names.is_empty() && arguments.no_local {
+        }
+        if in_room && self.names.is_empty() && arguments.no_local {
             return Err(Complaint(format!(
                 "no worker with this model came into the room within {} s; open one with `manyhands join LINK`, or drop --no-local",
                 arguments.wait
             )));
-        } else if self.names.is_empty() {
+        }
+        if in_room && self.names.is_empty() {
             self.screen.say("alone", "No worker is in the room; this machine paints alone (--no-local would wait).");
-            self.command(Command::LendToSelf).await?;
+        }
+        if self.names.is_empty() && !self.lend_to_self().await? {
+            return Ok(false);
         }
         let prepare = began.elapsed();
         self.command(Command::Paint(Box::new(order))).await?;
         self.watch(u64::try_from(prepare.as_millis()).unwrap_or(u64::MAX)).await
+    }
+
+    /// Waits until this machine's engine is there, so that it is planned with, or has failed, which the order will hear;
+    /// `false` if the person gave up.
+    async fn lend_to_self(&mut self) -> Result<bool, Complaint> {
+        self.command(Command::LendToSelf).await?;
+        loop {
+            let notice = tokio::select! {
+                notice = self.notices.recv() => notice.ok_or("the node ended")?,
+                () = self.interrupt.asked() => return Ok(false),
+            };
+            self.note(&notice);
+            if matches!(notice, Notice::EngineReady(_) | Notice::EngineFailed { .. }) {
+                return Ok(true);
+            }
+        }
     }
 
     /// Waits until enough workers are there or the time is over; `false` if the person gave up.

@@ -39,9 +39,8 @@ impl Fake {
         &self.scheduler
     }
 
-    /// Occupies the calling thread for the cost of a unit, as computing would.
-    fn wait(&self, cancelled: Stop<'_>) -> Result<(), EngineError> {
-        let began = Instant::now();
+    /// Occupies the calling thread until the cost of a unit is spent, as computing would.
+    fn wait(&self, began: Instant, cancelled: Stop<'_>) -> Result<(), EngineError> {
         loop {
             if cancelled() {
                 return Err(EngineError::Cancelled);
@@ -71,14 +70,17 @@ impl Engine for Fake {
         conditioning: Option<&[u8]>,
         cancelled: Stop<'_>,
     ) -> Result<Vec<u8>, EngineError> {
+        // The answer's own making is part of the cost.
+        let began = Instant::now();
         let shape = self.shape;
         let checked = check(unit, (self.id, &shape), input, conditioning)?;
-        let values = match &unit.work {
+        let values: Vec<f32> = match &unit.work {
             Work::Encode { .. } | Work::Denoise { .. } | Work::Decode { .. } => {
-                self.wait(cancelled)?;
                 let passes = passes(&unit.work);
                 let values = unit.work.output_values(&shape) / passes.len();
-                passes.iter().flat_map(|pass| stand_in(pass, input, conditioning, values)).collect()
+                let values = passes.iter().flat_map(|pass| stand_in(pass, input, conditioning, values)).collect();
+                self.wait(began, cancelled)?;
+                values
             }
             Work::Run { .. } => {
                 let run = Run::new(unit, &shape, &self.scheduler, checked)?;

@@ -211,6 +211,13 @@ impl Painting {
         self.condemned.push(CondemnedReport { peer: peer.to_string(), evidence: evidence.to_owned() });
     }
 
+    /// Notes that a worker failed a unit.
+    pub fn note_failure(&mut self, peer: &PeerId, reason: &str) {
+        let worker = self.tally.worker(peer);
+        worker.failures += 1;
+        worker.failure = Some(reason.to_owned());
+    }
+
     /// Notes how a worker was reached and what it calls itself.
     pub fn note_worker(&mut self, peer: &PeerId, name: &str, path: String) {
         let worker = self.tally.worker(peer);

@@ -109,6 +109,11 @@ pub struct WorkerReport {
     pub bytes_out: u64,
     /// Milliseconds its processor says it spent.
     pub compute_ms: u64,
+    /// Units that it failed: refused, kept too long, or delivered as what cannot be an answer.
+    pub failures: u64,
+    /// How it failed last; partly untrusted text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
 }
 
 /// A worker that gave a wrong answer.

@@ -70,7 +70,15 @@ impl Participant {
                     self.fail(format!("no worker could do a unit ({})", reasons.join("; ")), now);
                 }
             }
-            RequesterOutput::WorkerPaused { peer, reason } => tracing::debug!(%peer, reason, "worker paused"),
+            RequesterOutput::WorkerPaused { peer, reason } => {
+                tracing::debug!(%peer, reason, "worker paused");
+                let name = self.requester.roster().lender(&peer).map(|lender| lender.capabilities().name.as_str());
+                let path = self.paths.get(&peer).map_or_else(|| "local".to_owned(), ToString::to_string);
+                for painting in &mut self.paintings {
+                    painting.note_worker(&peer, name.unwrap_or_default(), path.clone());
+                    painting.note_failure(&peer, &reason);
+                }
+            }
             RequesterOutput::WorkerCondemned { peer, evidence } => {
                 self.paintings.iter_mut().for_each(|painting| painting.condemn(&peer, &evidence));
                 self.presence_due = Clock::now(); // The room hears of it.

@@ -25,6 +25,8 @@ pub use witness::{Kind, Line};
 
 use pipe::Pipe;
 
+use crate::packages;
+
 /// An answer is waited for so long; a loaded machine computes a picture within it.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -91,7 +93,8 @@ impl Browser {
         // Chromium reads commands from descriptor 3 and writes answers to descriptor 4; the shell puts our pipes there.
         let mut command = Command::new("sh");
         command.args(["-c", "exec \"$0\" \"$@\" 3<&0 4>&1 </dev/null >/dev/null 2>&1"]).arg(program).args(ALWAYS);
-        if is_root() {
+        // Chromium's sandbox refuses to run for root.
+        if packages::is_root() {
             command.arg("--no-sandbox");
         }
         command.arg(format!("--user-data-dir={}", profile.path().display())).args(flags).arg("about:blank");
@@ -153,10 +156,4 @@ impl Drop for Browser {
         drop(self.child.kill());
         drop(self.child.wait());
     }
-}
-
-/// Chromium's sandbox refuses to run for root.
-fn is_root() -> bool {
-    let id = Command::new("id").arg("-u").output();
-    id.is_ok_and(|output| output.stdout.trim_ascii() == b"0")
 }

@@ -4,6 +4,7 @@ pub mod bench;
 pub mod browser;
 pub mod build;
 pub mod demo;
+pub mod packages;
 pub mod processes;
 pub mod screenshots;
 pub mod target;

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::browser;
 use crate::build::{Programs, cargo, root, step};
+use crate::packages;
 use crate::target;
 use crate::web::{self, Quality};
 
@@ -45,6 +46,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         if browser::install() {
             tests.env(web::BUILT, web::build(&programs, Quality::Dev, None)?);
         }
+        packages::install_for_rough_network();
         step("tests", tests.args(["test", "--quiet", "--workspace", "--no-fail-fast"]))?;
     }
     eprintln!("== all passed in {} s", began.elapsed().as_secs());

@@ -40,9 +40,14 @@ pub fn relay_command() -> Command {
     command(&programs().relay)
 }
 
-/// A command that runs `xtask`, as `cargo xtask` does.
+/// A command that runs another program of the checkout: `xtask`, as `cargo xtask` does, or one that only tests have.
+pub fn program(name: &str) -> Command {
+    command(&programs().node.with_file_name(format!("{name}{}", std::env::consts::EXE_SUFFIX)))
+}
+
+/// A command that runs `xtask`.
 pub fn xtask() -> Command {
-    command(&programs().node.with_file_name(format!("xtask{}", std::env::consts::EXE_SUFFIX)))
+    program("xtask")
 }
 
 /// Runs `manyhands` to its end.
@@ -65,6 +70,12 @@ pub fn new_room(url: &str) -> String {
     processes::new_room(programs(), url).expect("a room can be made")
 }
 
+/// The link of a new room at this relay in which nobody is believed alone.
+pub fn open_room(url: &str) -> String {
+    let output = manyhands(["room", "new", "--relay", url, "--trust", "open"]);
+    String::from_utf8(output.stdout).expect("a link is text").trim().to_owned()
+}
+
 /// A worker process that has entered the room, and its peer id.
 pub fn worker(link: &str, arguments: &[&str]) -> (Process, String) {
     let arguments = [&["--threads", "1"], arguments].concat();
@@ -74,7 +85,12 @@ pub fn worker(link: &str, arguments: &[&str]) -> (Process, String) {
 
 /// Sends Ctrl-C.
 pub fn interrupt(process: &Process) {
-    let status = Command::new("kill").args(["-INT", &process.id().to_string()]).status().expect("kill is there");
+    signal(process, "-INT");
+}
+
+/// Sends a signal by its name for `kill`.
+pub fn signal(process: &Process, signal: &str) {
+    let status = Command::new("kill").args([signal, &process.id().to_string()]).status().expect("kill is there");
     assert!(status.success());
 }
 

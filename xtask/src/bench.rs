@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: figures, each with what it was measured on; ratios come from one run.
 
 mod browser;
+mod split;
 
 use std::process::ExitCode;
 
@@ -9,9 +10,6 @@ use serde_json::Value;
 
 use crate::build::Programs;
 use crate::processes::{Process, Room};
-
-/// Fixed cost of a unit of the fake engine, in milliseconds.
-const FAKE_UNIT_MS: u64 = 50;
 
 /// Options of `cargo xtask bench`.
 #[derive(clap::Args)]
@@ -46,12 +44,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         }
     }
     if wanted("split") {
-        for workers in [1, 2, 4, 8] {
-            let figures = in_room(&programs, workers, FAKE_UNIT_MS, &["bench", "split"])?;
-            let (units, seconds) = (number(&figures, "units")?, number(&figures, "seconds")?);
-            let ideal = units * FAKE_UNIT_MS as f64 / 1000.0 / workers as f64;
-            println!("split workers {workers} units {units} seconds {seconds:.3} efficiency {:.3}", ideal / seconds);
-        }
+        split::measure(&programs)?;
     }
     println!("load {}", load());
     Ok(ExitCode::SUCCESS)

@@ -21,8 +21,8 @@ use super::{Complaint, Ended};
 const FAKE_SHAPE: ModelShape =
     ModelShape { latent_channels: 8, factor: 8, native_cells: 32, tokens: 16, embedding_width: 16 };
 
-/// Sixteen tiles in one row: an even share for 1, 2, 4 and 8 workers.
-const SPLIT_SIZE: Size = Size { width: 2176, height: 256 };
+/// Forty-eight tiles with two guidance branches: an even share for 1, 2, 4, 8 and 16 workers.
+const SPLIT_SIZE: Size = Size { width: 1152, height: 896 };
 
 /// Repetitions of an engine measurement, the fastest of which counts.
 const ENGINE_RUNS: usize = 5;
@@ -47,7 +47,22 @@ enum Figure {
     /// Round trips of single leases of 32 KiB.
     Lease(Room),
     /// Wall time of denoising steps split over the room.
-    Split(Room),
+    Split {
+        #[command(flatten)]
+        room: Room,
+        /// Denoising steps.
+        #[arg(long)]
+        steps: u32,
+    },
+    /// Wall time of units that only wait, without a room: what the machine itself makes of them.
+    Wait {
+        /// Units.
+        #[arg(long)]
+        units: u32,
+        /// Milliseconds that each takes.
+        #[arg(long)]
+        unit_ms: u64,
+    },
 }
 
 #[derive(Args)]
@@ -74,7 +89,8 @@ pub async fn run(arguments: Arguments) -> Ended {
     let figures = match arguments.figure {
         Figure::Engine => engine()?,
         Figure::Lease(room) => lease(&room).await?,
-        Figure::Split(room) => split(&room).await?,
+        Figure::Split { room, steps } => split(&room, steps).await?,
+        Figure::Wait { units, unit_ms } => wait(units, Duration::from_millis(unit_ms))?,
     };
     println!("{figures}");
     Ok(ExitCode::SUCCESS)
@@ -168,12 +184,36 @@ async fn enter(room: &Room) -> Result<(net::Handle, net::Events), Complaint> {
     Ok(net::start(meeting::configure(&link, &means).await?).await?)
 }
 
-async fn split(room: &Room) -> Result<serde_json::Value, Complaint> {
+async fn split(room: &Room, steps: u32) -> Result<serde_json::Value, Complaint> {
     let mut session = Session::open(room).await?;
     let mut units = 0_u64;
-    let painted = session.paint(|stage| units += u64::from(matches!(stage, sampler::Stage::Denoise { .. }))).await?;
+    let before = processor_s();
+    let each = |stage| units += u64::from(matches!(stage, sampler::Stage::Denoise { .. }));
+    let painted = session.paint(steps, each).await?;
+    let processor_s = before.zip(processor_s()).map(|(before, after)| after - before);
     session.close().await;
-    Ok(json!({ "units": units, "seconds": painted.wall_ms.denoise as f64 / 1000.0 }))
+    Ok(json!({ "units": units, "seconds": painted.wall_ms.denoise as f64 / 1000.0, "processor_s": processor_s }))
+}
+
+fn wait(units: u32, unit: Duration) -> Result<serde_json::Value, Complaint> {
+    let mut engine = fake_engine(unit)()?;
+    let work = Work::Decode { rows: 1, columns: 1 };
+    let input = protocol::tensor::to_bytes(&vec![0.5; work.input_values(&FAKE_SHAPE)]);
+    let unit = Unit { job: JobId([0; 16]), id: UnitId { stage: 0, index: 0 }, model: fake_model(), work };
+    let began = Instant::now();
+    for _ in 0..units {
+        engine.compute(&unit, &input, None, &|| false)?;
+    }
+    Ok(json!({ "seconds": began.elapsed().as_secs_f64() }))
+}
+
+/// Seconds of processor time that this process has used, where the system tells.
+fn processor_s() -> Option<f64> {
+    // Linux counts in hundredths of a second here; the name before the bracket may hold anything.
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let ticks: f64 = fields.get(11..13)?.iter().filter_map(|field| field.parse::<f64>().ok()).sum();
+    Some(ticks / 100.0)
 }
 
 /// A requester in a room of fake workers.
@@ -206,13 +246,13 @@ impl Session {
     }
 
     /// Paints a wide picture on the fake model; `each` hears of every accepted unit.
-    async fn paint(&mut self, mut each: impl FnMut(sampler::Stage)) -> Result<Painted, Complaint> {
+    async fn paint(&mut self, steps: u32, mut each: impl FnMut(sampler::Stage)) -> Result<Painted, Complaint> {
         let plan = PlanChoice::Tiles;
         let request = JobRequest {
             prompt: "bench".into(),
             negative: String::new(),
             size: SPLIT_SIZE,
-            steps: 8,
+            steps,
             guidance: 3.0,
             seed: 1,
             plan,

@@ -5,6 +5,7 @@ use wasm_bindgen::prelude::wasm_bindgen;
 use wasm_bindgen::{JsError, JsValue};
 
 use crate::session::{self, Session};
+use crate::words::probe::Probe;
 use crate::words::{News, Options, Wish};
 
 /// A session, for scripts.
@@ -50,6 +51,13 @@ impl ApiSession {
     /// Closes all connections at once, for a page that is being closed.
     pub fn farewell(&self) {
         self.session.farewell();
+    }
+
+    /// Measures the path to a member: a [`Probe`] as JSON in, [`crate::words::probe::Measured`] as JSON out.
+    pub async fn probe(&self, peer: String, probe: String) -> Result<String, JsError> {
+        let probe = read::<Probe>(&probe, "the measurement")?;
+        let measured = self.session.probe(&peer, probe).await.map_err(|reason| JsError::new(&reason))?;
+        Ok(serde_json::to_string(&measured).expect("a measurement is plain data"))
     }
 
     /// Makes the engine lose its GPU, as a driver's crash would; for tests.

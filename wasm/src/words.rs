@@ -1,5 +1,7 @@
 //! What a session in a page is told and what it tells: plain data, for the page and for the JavaScript API alike.
 
+pub mod probe;
+
 use serde::{Deserialize, Serialize};
 
 /// How to join a room.

@@ -84,6 +84,14 @@ export class Room extends EventTarget {
   rename(name: string): void;
   /** Takes at most so many MiB for the engine, from its next start on. */
   pledge(memoryMib: number): void;
+  /**
+   * Measures the path to a member: how long messages take there and back, or how fast bodies go. For people who compare
+   * paths: it competes with everything else on that path. A measurement carries at most 64 MiB each way and takes at most
+   * 30 seconds, and a member answers 64 of them.
+   *
+   * @throws Error, with a sentence, if the peer is no member, does not answer, or the measurement is over its limit.
+   */
+  probe(peer: string, what?: Probe): Promise<Measured>;
   /** Leaves the room and frees everything. */
   leave(): void;
 
@@ -198,6 +206,26 @@ export interface Peer {
   unitsGiven: number;
   /** Units this session has delivered to it. */
   unitsTaken: number;
+}
+
+export interface Probe {
+  /** `echo`: messages there and back, one after the other; `upload` and `download`: bodies one way. `echo` if not given. */
+  kind?: "echo" | "upload" | "download";
+  /** Bytes of a message or body; 16 KiB if not given. */
+  bytes?: number;
+  /** How many; 100 if not given. */
+  count?: number;
+}
+
+export interface Measured {
+  /** The path that was measured, as in `Peer.path`. */
+  path: string;
+  /** Bytes carried one way. */
+  bytes: number;
+  /** From the first byte to the last. */
+  tookMs: number;
+  /** The middle one of the echoes; null for the other kinds. */
+  echoP50Ms: number | null;
 }
 
 export interface Status {

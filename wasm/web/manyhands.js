@@ -135,6 +135,11 @@ export class Room extends EventTarget {
     this.#wish({ Pledge: Number(memoryMib) });
   }
 
+  async probe(peer, { kind = "echo", bytes = 16 * 1024, count = 100 } = {}) {
+    if (this.#left) throw new Error("This room has been left; join it again to measure.");
+    return JSON.parse(await this.#session.probe(String(peer), JSON.stringify({ kind, bytes, count })));
+  }
+
   leave() {
     if (this.#left) return;
     this.#newest?.abort();

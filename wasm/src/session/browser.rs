@@ -13,13 +13,14 @@ use node::lane;
 use node::participant::TaskKey;
 use node::{Command, Participant, Setup};
 use protocol::room::SECRET_BYTES;
-use protocol::{Policy, RoomLink, RoomSecret};
+use protocol::{PeerId, Policy, RoomLink, RoomSecret};
 use tokio::sync::mpsc;
 use wasm_bindgen_futures::spawn_local;
 
 use self::inner::Inner;
 use self::listener::Listener;
-use crate::session::order::{made_up_name, shown_name};
+use crate::session::order::{made_up_name, sentence, shown_name};
+use crate::words::probe::{Measured, Probe};
 use crate::words::{EngineState, News, Options, Wish};
 
 /// How long an own job waits for somebody who lends before this device paints it: a member that just came needs no longer
@@ -40,7 +41,7 @@ impl Session {
     /// that cannot be understood is an error, as a sentence; a relay out of reach is news, and is tried again.
     pub async fn join(link: Option<String>, options: Options, tell: impl Fn(News) + 'static) -> Result<Self, String> {
         let link = link.map(|link| RoomLink::parse(&link)).transpose();
-        let link = link.map_err(|error| crate::session::order::sentence(&error.to_string()))?;
+        let link = link.map_err(|error| sentence(&error.to_string()))?;
         let keypair = net::Keypair::generate_ed25519();
         let me = net::peer_name(&keypair.public().to_peer_id());
         let options = Options { name: name(&options.name), model: model(&options.model), ..options };
@@ -111,6 +112,14 @@ impl Session {
     /// Makes the engine lose its GPU, as a driver's crash would; for tests.
     pub fn lose_engine(&self) {
         self.inner.is_losing_engine.notify_one();
+    }
+
+    /// Measures the path to a member, or says in a sentence why not.
+    pub async fn probe(&self, peer: &str, probe: Probe) -> Result<Measured, String> {
+        let network = self.inner.network().ok_or("There is no network to measure; join a room first.")?;
+        let peer = PeerId::new(peer).ok_or("That is not a peer's id.")?;
+        let measured = network.probe(&peer, probe.into()).await;
+        measured.map(Measured::from).map_err(|error| sentence(&error.to_string()))
     }
 
     /// The room's link, secret included; `None` alone.

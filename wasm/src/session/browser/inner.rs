@@ -205,6 +205,11 @@ impl Inner {
         self.network.replace(Some(network));
     }
 
+    /// The room's network, once it is there.
+    pub fn network(&self) -> Option<net::Handle> {
+        self.network.borrow().clone()
+    }
+
     /// The relay cannot be reached, for this reason; or that is over.
     pub fn set_trouble(&self, trouble: Option<String>) {
         self.standing.borrow_mut().trouble = trouble;

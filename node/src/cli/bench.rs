@@ -1,5 +1,7 @@
 //! `manyhands bench`: the figures behind `cargo xtask bench`, each as one line of JSON.
 
+mod pass;
+
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -44,6 +46,8 @@ pub struct Arguments {
 enum Figure {
     /// Seconds per guided step and per decode of the demo model.
     Engine,
+    /// Seconds of one pass over the demo model's UNet on one thread, and its bytes for other engines.
+    Pass(pass::Arguments),
     /// Round trips of single leases of 32 KiB.
     Lease(Room),
     /// Wall time of denoising steps split over the room.
@@ -88,6 +92,7 @@ fn fake_model() -> ModelId {
 pub async fn run(arguments: Arguments) -> Ended {
     let figures = match arguments.figure {
         Figure::Engine => engine()?,
+        Figure::Pass(arguments) => pass::run(&arguments)?,
         Figure::Lease(room) => lease(&room).await?,
         Figure::Split { room, steps } => split(&room, steps).await?,
         Figure::Wait { units, unit_ms } => wait(units, Duration::from_millis(unit_ms))?,

@@ -14,7 +14,7 @@ use crate::processes::{Process, Room};
 /// Options of `cargo xtask bench`.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Only the figures whose name contains this: engine, lease or split; with --browser size or picture.
+    /// Only the figures whose name contains this: engine, lease or split; with --browser size, picture, path or unet.
     only: Option<String>,
     /// The figures of the page, built small and run in a real Chromium.
     #[arg(long)]

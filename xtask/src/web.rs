@@ -1,6 +1,6 @@
 //! `cargo xtask web`: both wasm modules, the page and the demo model, as one folder that any web server can serve.
 
-mod cache;
+pub mod cache;
 pub mod folder;
 mod model;
 mod module;

@@ -108,10 +108,21 @@ fn brotli(content: &[u8], quality: u32) -> Result<Vec<u8>> {
     Ok(squeezed)
 }
 
-/// What each part of the page weighs, as it is and as it travels; one line each.
-pub fn sizes(folder: &Path) -> Result<String> {
+/// A part of the page, and what it weighs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Its name.
+    pub name: &'static str,
+    /// As it is.
+    pub bytes: u64,
+    /// As it travels.
+    pub brotli_bytes: u64,
+}
+
+/// What each part of the page weighs.
+pub fn parts(folder: &Path) -> Result<[Part; 3]> {
     let list: Value = serde_json::from_slice(&fs::read(folder.join(LIST))?).context("reading the page's list")?;
-    let mut parts = [("page", 0, 0), ("engine", 0, 0), ("models", 0, 0)];
+    let mut parts = ["page", "engine", "models"].map(|name| Part { name, bytes: 0, brotli_bytes: 0 });
     for file in list["files"].as_array().context("the page's list has no files")? {
         let path = file["path"].as_str().context("a listed file has no path")?;
         let bytes = file["bytes"].as_u64().context("a listed file has no length")?;
@@ -121,13 +132,18 @@ pub fn sizes(folder: &Path) -> Result<String> {
             Some("models") => 2,
             _ => 0,
         };
-        parts[part].1 += bytes;
-        parts[part].2 += squeezed;
+        parts[part].bytes += bytes;
+        parts[part].brotli_bytes += squeezed;
     }
+    Ok(parts)
+}
+
+/// The same in words, one line each.
+pub fn sizes(folder: &Path) -> Result<String> {
     let mut text = String::new();
-    for (name, bytes, squeezed) in parts {
+    for Part { name, bytes, brotli_bytes } in parts(folder)? {
         let megabytes = |bytes: u64| bytes as f64 / 1e6;
-        writeln!(text, "{name:7} {:8.3} MB, brotli {:7.3} MB", megabytes(bytes), megabytes(squeezed))?;
+        writeln!(text, "{name:7} {:8.3} MB, brotli {:7.3} MB", megabytes(bytes), megabytes(brotli_bytes))?;
     }
     Ok(text)
 }

@@ -55,7 +55,7 @@ pub async fn start(mut config: Config) -> Result<(Handle, Events), NetError> {
     let (signalling, webrtc) = match servers {
         Some(servers) => {
             let (behaviour, port) = signalling::new();
-            (Some(behaviour), Some(webrtc::Transport::new(port, servers, sockets.clone())))
+            (Some(behaviour), Some(webrtc::Transport::new(port, webrtc::Introducer::new(servers, sockets.clone()))))
         }
         None => (None, None),
     };

@@ -1,31 +1,29 @@
-//! The `/webrtc` transport between two pages: introduced over a circuit, then data channels without anyone in between.
+//! The `/webrtc` transport: introduced over a circuit, then data channels without anyone in between.
+//!
+//! A page lets its browser do the protocols. What does not depend on that is here.
 
-mod channel;
-mod connection;
-mod introduction;
+mod browser;
 
-use std::cell::RefCell;
 use std::collections::{BTreeSet, VecDeque};
-use std::future::Future;
 use std::pin::Pin;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 
-use js_sys::Array;
+use futures::FutureExt;
+use futures::future::{BoxFuture, ready};
 use libp2p::core::transport::{DialOpts, ListenerId, TransportError, TransportEvent};
 use libp2p::multiaddr::Protocol;
-use libp2p::{Multiaddr, PeerId};
-use send_wrapper::SendWrapper;
+use libp2p::{Multiaddr, PeerId, Stream};
 use tokio::sync::oneshot;
-use wasm_bindgen::JsValue;
-use web_sys::{RtcConfiguration, RtcIceServer, RtcPeerConnection};
 
-use self::connection::Connection;
-use self::introduction::{Role, introduce};
-use crate::browser::{Sockets, words};
-use crate::handle::IceServer;
+use browser::Connection;
+pub(crate) use browser::{Introducer, configuration};
+
 use crate::limits::SIGNALLINGS_MAX;
 use crate::signalling::{Port, Request};
+
+/// Name of the channel that only makes an offer one for data; it carries nothing.
+const FIRST_CHANNEL: &str = "init";
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -36,7 +34,7 @@ pub(crate) enum Error {
     /// Signalling broke.
     #[error("the introduction broke: {0}")]
     Signalling(#[from] std::io::Error),
-    /// The other side says what is not its turn.
+    /// The other side says what is not its turn, or what nobody understands.
     #[error("the introduction went wrong")]
     Malformed,
     /// Too slow.
@@ -48,53 +46,37 @@ pub(crate) enum Error {
     /// The other side sends more, or opens more channels, than it may.
     #[error("the peer sends more than it may")]
     Flooded,
-    /// The browser refuses.
-    #[error("the browser refuses: {0}")]
-    Browser(String),
+    /// Whoever does the protocols for us refuses.
+    #[error("refused on this side: {0}")]
+    Refused(String),
 }
 
-impl From<JsValue> for Error {
-    fn from(error: JsValue) -> Self {
-        Self::Browser(words(&error))
-    }
+/// Which side of an introduction this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Offerer,
+    Answerer,
 }
 
-/// The browser's settings for these servers, tried out; a server that cannot be used is named in the error.
-pub(crate) fn configuration(servers: &[IceServer]) -> Result<RtcConfiguration, String> {
-    let configuration = RtcConfiguration::new();
-    let list = Array::new();
-    for server in servers {
-        let entry = RtcIceServer::new();
-        entry.set_urls(&server.urls.iter().map(|url| JsValue::from_str(url)).collect::<Array>());
-        if !server.username.is_empty() {
-            entry.set_username(&server.username);
-            entry.set_credential(&server.credential);
-        }
-        list.push(&entry);
-    }
-    configuration.set_ice_servers(&list);
-    let connection = RtcPeerConnection::new_with_configuration(&configuration).map_err(|error| words(&error))?;
-    connection.close();
-    Ok(configuration)
-}
+/// A stream for an introduction, once it is open.
+type Opening = BoxFuture<'static, Result<Stream, Error>>;
+
+type Dial = BoxFuture<'static, Result<(PeerId, Connection), Error>>;
 
 /// The transport.
 pub(crate) struct Transport {
-    inner: SendWrapper<Inner>,
-}
-
-struct Inner {
     port: Port,
-    servers: RtcConfiguration,
-    sockets: Sockets,
+    introducer: Introducer,
     listener: Option<ListenerId>,
     events: VecDeque<TransportEvent<Dial, Error>>,
     /// Peers whose offers are being answered, one of each.
     answering: Answering,
 }
 
-type Answering = Rc<RefCell<BTreeSet<PeerId>>>;
-type Dial = Pin<Box<dyn Future<Output = Result<(PeerId, Connection), Error>> + Send>>;
+#[derive(Clone, Default)]
+struct Answering {
+    peers: Arc<Mutex<BTreeSet<PeerId>>>,
+}
 
 /// An answer under way.
 struct Answer {
@@ -103,9 +85,8 @@ struct Answer {
 }
 
 impl Transport {
-    pub fn new(port: Port, servers: RtcConfiguration, sockets: Sockets) -> Self {
-        let (events, answering) = (VecDeque::new(), Answering::default());
-        Self { inner: SendWrapper::new(Inner { port, servers, sockets, listener: None, events, answering }) }
+    pub fn new(port: Port, introducer: Introducer) -> Self {
+        Self { port, introducer, listener: None, events: VecDeque::new(), answering: Answering::default() }
     }
 }
 
@@ -119,13 +100,13 @@ impl libp2p::Transport for Transport {
         if address != Multiaddr::from(Protocol::WebRTC) {
             return Err(TransportError::MultiaddrNotSupported(address));
         }
-        self.inner.listener = Some(id);
-        self.inner.events.push_back(TransportEvent::NewAddress { listener_id: id, listen_addr: address });
+        self.listener = Some(id);
+        self.events.push_back(TransportEvent::NewAddress { listener_id: id, listen_addr: address });
         Ok(())
     }
 
     fn remove_listener(&mut self, id: ListenerId) -> bool {
-        self.inner.listener.take_if(|listener| *listener == id).is_some()
+        self.listener.take_if(|listener| *listener == id).is_some()
     }
 
     fn dial(&mut self, address: Multiaddr, options: DialOpts) -> Result<Dial, TransportError<Error>> {
@@ -138,27 +119,24 @@ impl libp2p::Transport for Transport {
         }
         let (reply, stream) = oneshot::channel();
         // A full queue drops the request, which is what the dialer then hears.
-        let _ = self.inner.port.requests.try_send(Request { peer, reply });
-        let (servers, sockets) = (self.inner.servers.clone(), self.inner.sockets.clone());
-        Ok(Box::pin(SendWrapper::new(async move {
-            let stream = stream.await.map_err(|_| Error::Unintroduced)?;
-            Ok((peer, introduce(stream, Role::Offerer, &servers, &sockets).await?))
-        })))
+        let _ = self.port.requests.try_send(Request { peer, reply });
+        let stream = stream.map(|stream| stream.map_err(|_| Error::Unintroduced));
+        let introduced = self.introducer.introduce(Role::Offerer, stream.boxed());
+        Ok(introduced.map(move |connection| Ok((peer, connection?))).boxed())
     }
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<TransportEvent<Dial, Error>> {
-        let inner = &mut *self.inner;
-        if let Some(event) = inner.events.pop_front() {
+        let this = &mut *self;
+        if let Some(event) = this.events.pop_front() {
             return Poll::Ready(event);
         }
-        while let Poll::Ready(Some(offer)) = inner.port.offers.poll_recv(context) {
-            let Some(listener_id) = inner.listener else { continue };
-            let Some(answer) = Answer::begin(&inner.answering, offer.peer) else { continue };
-            let (servers, sockets) = (inner.servers.clone(), inner.sockets.clone());
-            let upgrade = Box::pin(SendWrapper::new(async move {
-                let peer = answer.peer;
-                Ok((peer, introduce(offer.stream, Role::Answerer, &servers, &sockets).await?))
-            }));
+        this.introducer.poll(context);
+        while let Poll::Ready(Some(offer)) = this.port.offers.poll_recv(context) {
+            let Some(listener_id) = this.listener else { continue };
+            let Some(answer) = this.answering.begin(offer.peer) else { continue };
+            let introduced = this.introducer.introduce(Role::Answerer, ready(Ok(offer.stream)).boxed());
+            // The answer is under way until this future is done or dropped.
+            let upgrade = introduced.map(move |connection| Ok((answer.peer, connection?))).boxed();
             let local_addr = Multiaddr::from(Protocol::WebRTC);
             let send_back_addr = local_addr.clone().with(Protocol::P2p(offer.peer));
             return Poll::Ready(TransportEvent::Incoming { listener_id, upgrade, local_addr, send_back_addr });
@@ -167,16 +145,21 @@ impl libp2p::Transport for Transport {
     }
 }
 
-impl Answer {
-    fn begin(answering: &Answering, peer: PeerId) -> Option<Self> {
-        let mut peers = answering.borrow_mut();
+impl Answering {
+    fn begin(&self, peer: PeerId) -> Option<Answer> {
+        let mut peers = self.peers();
         let may_begin = peers.len() < SIGNALLINGS_MAX && peers.insert(peer);
-        may_begin.then(|| Self { answering: Rc::clone(answering), peer })
+        drop(peers);
+        may_begin.then(|| Answer { answering: self.clone(), peer })
+    }
+
+    fn peers(&self) -> MutexGuard<'_, BTreeSet<PeerId>> {
+        self.peers.lock().expect("no code panics while it holds the set")
     }
 }
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        self.answering.borrow_mut().remove(&self.peer);
+        self.answering.peers().remove(&self.peer);
     }
 }

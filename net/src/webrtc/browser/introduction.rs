@@ -1,4 +1,4 @@
-//! How two pages introduce themselves: offer, answer and candidates, as libp2p's `/webrtc` has it.
+//! How a page introduces itself: offer, answer and candidates, as libp2p's `/webrtc` has it.
 //!
 //! The circuit is encrypted from end to end and both ends are authenticated, so the fingerprints in the descriptions
 //! belong to the peers that sent them; nothing is proved again on the connection itself.
@@ -24,19 +24,12 @@ use web_sys::{
     RtcSessionDescriptionInit,
 };
 
-use super::Error;
 use super::connection::Connection;
 use crate::browser::Sockets;
 use crate::limits::{CANDIDATES_MAX, SIGNALLING_TIME_MAX};
 use crate::roster::pause;
 use crate::signalling::words::{self, Kind};
-
-/// Which side of an introduction this is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Role {
-    Offerer,
-    Answerer,
-}
+use crate::webrtc::{Error, Role};
 
 /// Introduces this page to the one at the other end of `stream`, and waits until they are connected.
 pub(super) async fn introduce(

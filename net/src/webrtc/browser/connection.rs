@@ -19,20 +19,17 @@ use wasm_bindgen::prelude::Closure;
 use wasm_bindgen::{JsCast, JsValue};
 use web_sys::{Event, RtcDataChannel, RtcDataChannelEvent, RtcPeerConnection, RtcPeerConnectionState};
 
-use super::Error;
 use super::channel::{Bundle, Channel};
 use crate::browser::{Socket, Sockets};
 use crate::limits::WEBRTC_SILENCE_MAX;
-
-/// Name of the channel that only makes the offer one for data; it carries nothing.
-const FIRST_CHANNEL: &str = "init";
+use crate::webrtc::{Error, FIRST_CHANNEL};
 
 /// A stream of a connection.
 pub(crate) struct Stream {
     inner: SendWrapper<utils::Stream<Channel>>,
 }
 
-/// A connection to another page.
+/// A connection to another peer.
 pub(crate) struct Connection {
     inner: SendWrapper<Inner>,
 }

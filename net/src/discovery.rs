@@ -83,7 +83,7 @@ impl Discovery {
         known.seen = now;
         known.is_pinned |= is_pinned;
         let is_new = known.add(addresses, &self.reach);
-        if is_new && known.connected != Some(Path::Relayed) {
+        if is_new && !known.connected.is_some_and(Path::may_improve) {
             known.dials = 0;
             known.schedule(now, yields, &self.reach);
         } else if is_new {
@@ -175,14 +175,14 @@ impl Known {
     /// Addresses to dial now, if any.
     fn take_due(&mut self, now: Instant) -> Option<Vec<Multiaddr>> {
         match self.connected {
-            Some(Path::Direct(_)) => None,
-            Some(Path::Relayed) => {
+            Some(path) if path.may_improve() => {
                 if self.direct.is_empty() || now < self.direct_at {
                     return None;
                 }
                 self.direct_at = now + UPGRADE_EVERY;
                 Some(worth_dialling(&self.direct))
             }
+            Some(_) => None,
             None if !self.direct.is_empty() && now >= self.direct_at => {
                 self.dials += 1;
                 self.direct_at = now + pause_after(self.dials);
@@ -254,7 +254,9 @@ mod tests {
         discovery.handle_connected(&large, Some(Path::Relayed), at(1600));
         assert_eq!(discovery.poll_dials(at(5000)), []);
         assert_eq!(discovery.poll_dials(at(30_000))[0].addresses, [direct()]);
-        discovery.handle_connected(&large, Some(Path::Direct(Transport::Quic)), at(30_100));
+        discovery.handle_connected(&large, Some(Path::Direct(Transport::WebRtc)), at(31_000));
+        assert_eq!(discovery.poll_dials(at(60_000))[0].addresses, [direct()], "an introduction is no reason to stop");
+        discovery.handle_connected(&large, Some(Path::Direct(Transport::Quic)), at(60_100));
         assert_eq!(discovery.poll_dials(at(90_000)), []);
     }
 

@@ -87,7 +87,7 @@ pub enum Transport {
     Other,
     /// WebSocket with Noise and Yamux, for browsers where WebTransport is missing or blocked.
     WebSocket,
-    /// WebRTC data channels, between browsers.
+    /// WebRTC data channels, between peers that a relay has introduced.
     WebRtc,
     /// TCP with Noise and Yamux.
     Tcp,
@@ -115,6 +115,11 @@ pub enum DropReason {
 }
 
 impl Path {
+    /// Whether a direct address of the peer is still worth dialling: WebRTC is direct, but the slowest way of all.
+    pub(crate) fn may_improve(self) -> bool {
+        matches!(self, Self::Relayed | Self::Direct(Transport::WebRtc))
+    }
+
     /// The path of a connection with this address: the dialled one, or the local one of an accepted connection.
     pub(crate) fn of(address: &Multiaddr) -> Self {
         let has = |wanted: fn(&Protocol<'_>) -> bool| address.iter().any(|part| wanted(&part));

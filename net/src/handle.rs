@@ -34,11 +34,11 @@ pub struct Config {
     pub mdns: bool,
     /// Neither listen nor dial directly: every connection to a member goes through a relay.
     pub relayed_only: bool,
-    /// STUN and TURN servers for connections between browsers; none are asked unless given.
+    /// STUN and TURN servers for introduced connections; none are asked unless given. Native nodes use STUN alone.
     pub ice_servers: Vec<IceServer>,
 }
 
-/// A server that helps two browsers to find a path to each other.
+/// A server that helps two peers to find a path to each other.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IceServer {
     /// `stun:host:port` or `turn:host:port` URLs.
@@ -47,6 +47,14 @@ pub struct IceServer {
     pub username: String,
     /// Password there.
     pub credential: String,
+}
+
+impl IceServer {
+    /// The STUN server at `host`, or `host:port`; what stands before it in its URL may be there.
+    pub fn stun(host: &str) -> Self {
+        let host = host.strip_prefix("stun:").unwrap_or(host);
+        Self { urls: vec![format!("stun:{host}")], ..Self::default() }
+    }
 }
 
 impl Config {

@@ -32,7 +32,6 @@ mod timed_close;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod transport;
 mod upgrade;
-#[cfg(target_arch = "wasm32")]
 mod webrtc;
 #[cfg(target_arch = "wasm32")]
 mod websocket;

@@ -86,16 +86,16 @@ pub const UPGRADE_EVERY: Duration = Duration::from_secs(20);
 /// A member that came through a relay is announced this late, if a direct connection is still being tried.
 pub const UPGRADE_WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// Connections between two browsers are tried this often, the first at once.
+/// Introductions to a member are tried this often, the first at once.
 pub const UPGRADES_MAX: u32 = 5;
 
 /// Pause after the first failed one; it doubles each time.
 pub const UPGRADE_PAUSE: Duration = Duration::from_secs(4);
 
-/// The browser with the larger id leaves the first try to the other for this long.
+/// The peer with the larger id leaves the first try to the other for this long.
 pub const UPGRADE_YIELD: Duration = Duration::from_secs(4);
 
-/// Two browsers must have introduced and connected to each other within this time.
+/// Two peers must have introduced themselves and be connected within this time.
 pub const SIGNALLING_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// Introductions asked for by others at a time, one for each peer; a room of thirty browsers fills up in a few rounds.
@@ -103,6 +103,33 @@ pub const SIGNALLINGS_MAX: usize = 16;
 
 /// Bytes of a message of an introduction: Chromium's longest description is 2 KiB.
 pub const SIGNAL_BYTES_MAX: usize = 16 * 1024;
+
+/// Sockets of a connection between a native node and whoever it was introduced to: one for each of some interfaces and two
+/// address families.
+pub(crate) const WEBRTC_SOCKETS_MAX: usize = 8;
+
+/// Channels of such a connection, those included that are closing; a peer that lets none of them close is a flood.
+pub(crate) const WEBRTC_CHANNELS_MAX: usize = 4 * STREAMS_MAX;
+
+/// A channel whose stream is gone is left to the other side to close for so long by the side that opened it, and by the
+/// other one for [`WEBRTC_UNCLOSED_MAX`]. Two farewells that cross spoil str0m's next channel of the same number, which
+/// browsers use again at once; browsers say theirs first.
+pub(crate) const WEBRTC_CLOSE_WAIT: Duration = Duration::from_millis(500);
+
+/// See [`WEBRTC_CLOSE_WAIT`].
+pub(crate) const WEBRTC_UNCLOSED_MAX: Duration = Duration::from_secs(5);
+
+/// Bytes of a datagram of such a connection: they are made to fit 1500, and longer ones are cut, which spoils them.
+pub(crate) const DATAGRAM_BYTES_MAX: usize = 2048;
+
+/// Such a connection that is being closed sends what it was given for at most so long.
+pub(crate) const WEBRTC_FAREWELL_MAX: Duration = Duration::from_secs(1);
+
+/// STUN servers are asked so many times before a node does without.
+pub(crate) const STUN_TRIES: u32 = 3;
+
+/// Pause between two questions to STUN servers: one that is further away helps nobody to be fast.
+pub(crate) const STUN_PAUSE: Duration = Duration::from_millis(300);
 
 /// Candidates taken from the other side: some interfaces, two address families, STUN and TURN.
 pub const CANDIDATES_MAX: usize = 64;
@@ -126,7 +153,7 @@ pub(crate) const PIECE_BYTES_MAX: usize = 64 * 1024;
 /// WebTransport gets this head start over WebSocket, which would win on short ways and is slower afterwards.
 pub const WEBSOCKET_DELAY: Duration = Duration::from_millis(500);
 
-/// Silence after which a connection between browsers is lost: each pings the other every two seconds, and ICE alone
+/// Silence after which a WebRTC connection is lost: each side pings the other every two seconds, and ICE alone
 /// takes seven to notice a page that is gone.
 pub const WEBRTC_SILENCE_MAX: Duration = Duration::from_millis(4500);
 

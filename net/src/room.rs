@@ -65,9 +65,9 @@ pub(crate) struct Room {
     origin: Clock,
     discovery: Discovery,
     upgrades: Upgrades,
-    /// Dials of browsers to browsers that are under way.
+    /// Dials of introduced peers that are under way.
     upgrading: HashMap<ConnectionId, PeerId>,
-    /// Connected peers that have said what they speak: whether they can be introduced to a browser.
+    /// Connected peers that have said what they speak: whether they can be introduced.
     able: HashMap<PeerId, bool>,
     meetings: Vec<Meeting>,
     via: Vec<Via>,
@@ -231,8 +231,8 @@ impl Room {
             self.swarm.behaviour_mut().data.add_relay(relay);
         }
         let condition = match self.best_path(&peer) {
-            Some(Path::Relayed) => PeerCondition::Always,
-            Some(Path::Direct(_)) | None => PeerCondition::Disconnected,
+            Some(path) if path.may_improve() => PeerCondition::Always,
+            Some(_) | None => PeerCondition::Disconnected,
         };
         let options = DialOpts::peer_id(peer).addresses(addresses).condition(condition).allocate_new_port().build();
         if let Err(error) = self.swarm.dial(options) {
@@ -240,7 +240,7 @@ impl Room {
         }
     }
 
-    /// Opens a connection to another browser, introduced over the circuit.
+    /// Opens a connection that is introduced over the circuit.
     fn upgrade(&mut self, peer: PeerId) {
         debug!(%peer, "upgrading");
         // With its peer id: the bare address is one that we listen on ourselves, which libp2p does not dial.

@@ -1,8 +1,7 @@
-//! Introduces two browsers to each other over a circuit: streams of libp2p's `/webrtc-signaling`, for members only.
+//! Introduces two peers to each other over a circuit: streams of libp2p's `/webrtc-signaling`, for members only.
 //!
 //! The behaviour hands streams to and from the `/webrtc` transport through a [`Port`]; what is said on them is in
 //! [`words`].
-#![cfg_attr(not(target_arch = "wasm32"), allow(dead_code, reason = "only browsers introduce themselves this way"))]
 
 pub(crate) mod words;
 

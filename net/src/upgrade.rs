@@ -1,4 +1,4 @@
-//! From a circuit to a direct connection between two browsers: who tries, when, and how long the room waits for it.
+//! From a circuit to a direct connection by introduction: who tries, when, and how long the room waits for it.
 //!
 //! Pure: what happened comes in with the time, steps come out.
 

@@ -1,8 +1,11 @@
 //! The `/webrtc` transport: introduced over a circuit, then data channels without anyone in between.
 //!
-//! A page lets its browser do the protocols. What does not depend on that is here.
+//! A page lets its browser do the protocols, a native node has str0m. What both do alike is here.
 
+#[cfg(target_arch = "wasm32")]
 mod browser;
+#[cfg(not(target_arch = "wasm32"))]
+mod native;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::pin::Pin;
@@ -16,8 +19,14 @@ use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId, Stream};
 use tokio::sync::oneshot;
 
-use browser::Connection;
-pub(crate) use browser::{Introducer, configuration};
+#[cfg(target_arch = "wasm32")]
+use browser as platform;
+#[cfg(not(target_arch = "wasm32"))]
+use native as platform;
+
+#[cfg(target_arch = "wasm32")]
+pub(crate) use browser::configuration;
+pub(crate) use platform::{Connection, Introducer};
 
 use crate::limits::SIGNALLINGS_MAX;
 use crate::signalling::{Port, Request};

@@ -85,30 +85,48 @@ fn two_tabs_that_a_relay_introduced_compute_for_each_other_without_it() {
     lender.wait_for_engine();
     let painter = Page::open(&browser, &link, "engine=cpu&lend=0&name=painter");
     let peer = painter.wait_for_peer("lender", "direct (webrtc)");
-    painter
-        .tab
-        .wait(&format!(
-            "fetch('{}/api/stats').then((answer) => answer.json()).then((stats) => stats.circuits === 0)",
-            site.url
-        ))
-        .unwrap();
+    paint_without_the_relay(&site, &painter, &peer);
+    for page in [&painter, &lender] {
+        page.assert_clean();
+    }
+}
+
+#[test]
+fn a_tab_and_a_native_worker_that_it_cannot_dial_are_introduced_and_need_the_relay_no_more() {
+    let Some(browser) = browser(&[]) else { return };
+    let site = Site::open();
+    let link = site.room();
+    // Pages have no QUIC, so none of its addresses is one for them.
+    let (_native, native_peer) = worker(&link, &["--listen", "/ip4/127.0.0.1/udp/0/quic-v1"]);
+    let painter = Page::open(&browser, &link, "engine=cpu&lend=0&name=painter");
+    assert_eq!(painter.wait_for_peer("worker", "direct (webrtc)"), native_peer);
+    paint_without_the_relay(&site, &painter, &native_peer);
+    painter.assert_clean();
+}
+
+/// Paints with `peer`, who is reached over WebRTC and does all the units; no circuit is open, and no tensor passes the relay.
+fn paint_without_the_relay(site: &Site, painter: &Page, peer: &str) {
+    let no_circuits = format!(
+        "fetch('{}/api/stats').then((answer) => answer.json()).then((stats) => stats.circuits === 0)",
+        site.url
+    );
+    painter.tab.wait(&no_circuits).unwrap();
     let before = site.stats(&painter.tab);
     painter.paint(WISH);
     let after = site.stats(&painter.tab);
     assert_eq!(after["circuits"], 0, "no circuit was opened again");
     let moved = |name: &str| after[name].as_u64().unwrap() - before[name].as_u64().unwrap();
-    let units = painter.units_of(&peer);
+    let units = painter.units_of(peer);
     eprintln!(
         "{units} units over WebRTC; through the relay meanwhile: {} bytes in, {} out",
         moved("bytes_in"),
         moved("bytes_out")
     );
     assert!(units > 20, "{units}");
+    let path = painter.tab.eval(&format!("document.querySelector('[data-peer=\"{peer}\"]').dataset.path")).unwrap();
+    assert_eq!(path, "direct (webrtc)", "it was so to the end");
     // A unit's tensors are at least 16 KiB; keeping in touch with the relay takes less than one of them.
     assert!(moved("bytes_in") < 16 * 1024 && moved("bytes_out") < 16 * 1024, "{before} {after}");
-    for page in [&painter, &lender] {
-        page.assert_clean();
-    }
 }
 
 #[test]

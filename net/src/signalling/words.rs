@@ -1,4 +1,4 @@
-//! What two browsers say to each other before they are connected: libp2p's signalling messages, length-prefixed.
+//! What two peers say to each other before they are connected: libp2p's signalling messages, length-prefixed.
 
 use std::io;
 

@@ -1,7 +1,7 @@
 //! Finding each other at the relay, reaching each other through it, and doing without it.
 
 use libp2p::multiaddr::Protocol;
-use net::{Event, Path, Transport};
+use net::{Event, Path, Probe, Transport};
 use relay::Settings;
 
 use crate::place::{Place, get};
@@ -57,6 +57,34 @@ async fn one_wall_is_enough_to_need_the_relay() {
 }
 
 #[tokio::test]
+async fn members_whom_nobody_can_dial_are_introduced_and_need_the_relay_no_more() {
+    let (place, keys) = (Place::open(Settings::loopback()).await, room());
+    let mut ada = Node::start(place.quiet(&keys)).await;
+    let mut bob = Node::start(place.quiet(&keys)).await;
+    let introduced = Path::Direct(Transport::WebRtc);
+    assert_eq!(ada.joined(&bob.peer).await, introduced, "nobody hears of a member before it is introduced");
+    assert_eq!(bob.joined(&ada.peer).await, introduced);
+    place.stats(|stats| stats.circuits == 0).await;
+    for bytes in [10, 1 << 20, 12 << 20] {
+        let sent = body(bytes);
+        ada.send(&bob.peer, &deliver(1), &sent).unwrap();
+        bob.send(&ada.peer, &deliver(2), &sent).unwrap();
+        assert!(bob.message().await.2 == sent && ada.message().await.2 == sent, "{bytes} bytes");
+    }
+    ada.tell(1, "ada");
+    assert_eq!(bob.presence(&ada.peer).await.name, "ada");
+    place.stats(|stats| stats.circuits == 0 && stats.bytes_in < 1 << 20).await;
+    // Every one is a stream of its own, and thereby a channel that opens and closes.
+    for _ in 0..40 {
+        let echo = ada.handle.probe(&bob.peer, Probe::Echo { bytes: 1000, count: 1 }).await.unwrap();
+        assert_eq!(echo.path, introduced);
+    }
+    let peer = ada.peer.clone();
+    ada.handle.shutdown().await;
+    bob.left(&peer).await;
+}
+
+#[tokio::test]
 async fn members_stay_together_without_the_relay_and_new_ones_come_with_it() {
     let folder = tempfile::tempdir().unwrap();
     let settings = Settings { data: Some(folder.path().to_owned()), ..Settings::loopback() };
@@ -88,15 +116,16 @@ async fn members_stay_together_without_the_relay_and_new_ones_come_with_it() {
 }
 
 #[tokio::test]
-async fn a_circuit_gives_way_to_a_direct_connection() {
+async fn a_circuit_gives_way_to_an_introduction_and_that_to_an_address() {
     let (place, keys) = (Place::open(Settings::loopback()).await, room());
     let mut ada = Node::start(place.member(&keys)).await;
     let circuit = ada.address("p2p-circuit").await;
     let tcp = ada.address("tcp").await;
     // Bob knows Ada's circuit only, from a room link; not even the relay is his.
     let mut bob = Node::join(&keys, &[circuit]).await;
-    assert_eq!(ada.joined(&bob.peer).await, Path::Relayed);
-    assert_eq!(bob.joined(&ada.peer).await, Path::Relayed);
+    let introduced = Path::Direct(Transport::WebRtc);
+    assert_eq!(ada.joined(&bob.peer).await, introduced);
+    assert_eq!(bob.joined(&ada.peer).await, introduced);
     assert!(bob.handle.dial(tcp));
     let direct = |node: &Node, peer| {
         matches!(node.handle.members().get(peer), Some(Path::Direct(Transport::Tcp | Transport::Quic)))

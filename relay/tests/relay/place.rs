@@ -48,6 +48,11 @@ impl Place {
         Config { relays: self.addresses.clone(), ..config(keys) }
     }
 
+    /// A member that nobody can dial and that dials nobody.
+    pub fn quiet(&self, keys: &RoomKeys) -> Config {
+        Config { listen: Vec::new(), ..self.member(keys) }
+    }
+
     /// A member that can only be reached through this relay.
     pub fn hidden(&self, keys: &RoomKeys) -> Config {
         Config { relayed_only: true, ..self.member(keys) }

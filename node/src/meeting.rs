@@ -45,7 +45,7 @@ pub struct Means {
     pub listen: Vec<String>,
     /// Listen nowhere and dial only through the relay.
     pub relayed_only: bool,
-    /// STUN and TURN servers for connections between browsers.
+    /// STUN and TURN servers for introduced connections.
     pub ice_servers: Vec<net::IceServer>,
 }
 

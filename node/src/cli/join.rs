@@ -41,6 +41,9 @@ pub struct Arguments {
     /// Reach the room only through its relay.
     #[arg(long)]
     relayed_only: bool,
+    /// Ask this STUN server how this machine is seen from outside, to be reached directly behind a NAT; may be repeated.
+    #[arg(long, value_name = "HOST[:PORT]", conflicts_with = "relayed_only")]
+    stun: Vec<String>,
     /// How progress is shown.
     #[arg(long, value_enum, default_value_t = Style::Auto)]
     progress: Style,
@@ -59,7 +62,8 @@ pub async fn run(arguments: Arguments) -> Ended {
     }
     let (engine, model) = engine(&arguments, threads)?;
     let (listen, relayed_only) = (arguments.listen.clone(), arguments.relayed_only);
-    let means = Means { listen, relayed_only, ..Means::default() };
+    let ice_servers = arguments.stun.iter().map(|host| net::IceServer::stun(host)).collect();
+    let means = Means { listen, relayed_only, ice_servers };
     let network = net::start(meeting::configure(&link, &means).await?).await?;
     let me = network.0.local_peer();
     let setup = Setup {

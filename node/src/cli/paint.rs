@@ -96,6 +96,9 @@ pub struct Arguments {
     /// removed when the picture is finished.
     #[arg(long, value_name = "FILE", conflicts_with = "resume")]
     checkpoint: Option<PathBuf>,
+    /// Ask this STUN server how this machine is seen from outside, to be reached directly behind a NAT; may be repeated.
+    #[arg(long, value_name = "HOST[:PORT]", requires = "room", conflicts_with = "relayed_only")]
+    stun: Vec<String>,
     /// How progress is shown.
     #[arg(long, value_enum, default_value_t = Style::Auto)]
     progress: Style,
@@ -235,7 +238,8 @@ async fn paint(
     let network = match link {
         Some(link) => {
             let (listen, relayed_only) = (arguments.listen.clone(), arguments.relayed_only);
-            let means = Means { listen, relayed_only, ..Means::default() };
+            let ice_servers = arguments.stun.iter().map(|host| net::IceServer::stun(host)).collect();
+            let means = Means { listen, relayed_only, ice_servers };
             Some(net::start(meeting::configure(link, &means).await?).await?)
         }
         None => None,

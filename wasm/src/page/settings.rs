@@ -66,6 +66,8 @@ pub struct Settings {
     pub engine: EngineChoice,
     /// Reach members only through the relay.
     pub relayed_only: bool,
+    /// `host` or `host:port` of the STUN server to ask; empty for none.
+    pub stun: String,
     /// Whether the person asked the browser to save data.
     pub save_data: bool,
 }
@@ -93,8 +95,9 @@ impl Settings {
             Some(_) | None => EngineChoice::Auto,
         };
         let relayed_only = value("relayed").is_some_and(is_yes);
+        let stun = value("stun").unwrap_or_default().to_owned();
         let (base, save_data) = (start.base.clone(), start.save_data);
-        (Self { base, relay, remembered, engine, relayed_only, save_data }, complaint)
+        (Self { base, relay, remembered, engine, relayed_only, stun, save_data }, complaint)
     }
 
     /// Whether to lend: as the person said; else in a room, because a room's link asks for a hand, unless data is saved.
@@ -167,13 +170,21 @@ mod tests {
         let remembered = Remembered { name: "Ada".into(), lend: Some(true), pledge: Some(7), pause_hidden: None };
         let (settings, complaint) = Settings::new(&Start {
             remembered,
-            ..start(&[("name", "Bo\u{202e}b"), ("lend", "0"), ("engine", "cpu"), ("relayed", "1"), ("hidden", "lend")])
+            ..start(&[
+                ("name", "Bo\u{202e}b"),
+                ("lend", "0"),
+                ("engine", "cpu"),
+                ("relayed", "1"),
+                ("hidden", "lend"),
+                ("stun", "stun.example"),
+            ])
         });
         assert_eq!(settings.remembered.name, "Bob");
         assert_eq!((settings.remembered.lend, settings.engine), (Some(false), EngineChoice::Cpu));
         assert_eq!(settings.remembered.pledge, None, "a pledge outside the limits is forgotten");
         assert!(settings.relayed_only && !settings.pauses_hidden() && !settings.lends(true));
         assert_eq!((settings.relay.as_str(), complaint), ("https://relay.example/paint", None));
+        assert_eq!((settings.stun.as_str(), Settings::new(&start(&[])).0.stun.as_str()), ("stun.example", ""));
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub fn start(window: &Window) -> Start {
         start.base = format!("{}{folder}", url.origin());
         start.fragment = url.hash();
         let query = url.search_params();
-        for name in ["engine", "lend", "relayed", "name", "relay", "hidden"] {
+        for name in ["engine", "lend", "relayed", "name", "relay", "hidden", "stun"] {
             start.query.extend(query.get(name).map(|value| (name.to_owned(), value)));
         }
     }

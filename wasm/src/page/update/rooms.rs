@@ -5,7 +5,7 @@ use protocol::{Policy, RoomLink, RoomSecret};
 use super::super::settings::{Settings, Start, room, room_of};
 use super::{Effect, leave_behind, pause_or_go_on, remark, sentence};
 use crate::page::state::{Engine, Link, SessionState, State};
-use crate::words::{EngineState, LinkState, Options, Wish};
+use crate::words::{EngineState, IceServer, LinkState, Options, Wish};
 
 /// Folder name of the model that the page paints with.
 const MODEL: &str = "demo";
@@ -128,11 +128,14 @@ fn begin(state: &mut State, link: Option<&RoomLink>) -> Vec<Effect> {
     state.engine =
         Engine { state: EngineState::Off, text: "Not started; it starts when it is needed.".into(), progress: None };
     let remembered = &state.settings.remembered;
+    let stun = Some(&state.settings.stun).filter(|host| !host.is_empty());
+    let stun = stun.map(|host| IceServer { urls: vec![format!("stun:{host}")], ..IceServer::default() });
     let options = Options {
         name: remembered.name.clone(),
         lend: state.lends(),
         engine: state.settings.engine,
         memory_mib: remembered.pledge,
+        ice_servers: stun.into_iter().collect(),
         relayed_only: state.settings.relayed_only,
         base: state.settings.base.clone(),
         model: MODEL.into(),

@@ -12,6 +12,7 @@ const INDEX: &str = r#"<!doctype html><meta charset="utf-8"><title>smoke</title>
 <p>smoke</p><script>window.inline = true</script><script type="module" src="boot.js"></script>"#;
 
 const BOOT: &str = r#"
+self.trustedTypes?.createPolicy('default', { createScriptURL: (text) => text });
 const { instance } = await WebAssembly.instantiateStreaming(fetch('page/page_bg.wasm'));
 const worker = new Worker(new URL('engine/worker.js', import.meta.url), { type: 'module' });
 const isolated = new Promise((resolve) => { worker.onmessage = (event) => resolve(event.data); });
@@ -49,6 +50,8 @@ fn a_browser_runs_the_page_under_its_strict_headers() {
     assert_eq!(tab.eval("typeof window.inline").unwrap(), "undefined");
     assert_eq!(tab.violations().len(), 1, "{:?}", tab.testimony());
     assert!(tab.uncaught().is_empty(), "{:?}", tab.testimony());
+    let markup = "(() => { try { document.body.innerHTML = '<b>bold</b>'; } catch (error) { return error.name; } })()";
+    assert_eq!(tab.eval(markup).unwrap(), "TypeError", "text becomes markup nowhere");
     let list = std::fs::read(folder.path().join("boot.js")).unwrap();
     let version = &sha256(&list)[..16];
     let cached = format!("fetch('boot.js?v={version}').then((answer) => answer.headers.get('cache-control'))");

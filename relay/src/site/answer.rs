@@ -14,10 +14,12 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use super::list::{Listing, brotli_of};
 use crate::limits::SITE_CHUNK_BYTES;
 
-/// Scripts come from here alone and none stands in the page; connections go anywhere, because relays and members do.
+/// Scripts come from here alone and none stands in the page; connections go anywhere, because relays and members do. Text
+/// becomes a script's address only by the page's own policy, and markup by none (Trusted Types, where browsers have them).
 const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; \
      img-src 'self' blob: data:; connect-src *; worker-src 'self'; manifest-src 'self'; object-src 'none'; \
-     base-uri 'none'; frame-ancestors 'none'; form-action 'none'";
+     base-uri 'none'; frame-ancestors 'none'; form-action 'none'; require-trusted-types-for 'script'; \
+     trusted-types default";
 
 /// What goes with every answer, also with those that say no.
 const ALWAYS: [(HeaderName, &str); 8] = [

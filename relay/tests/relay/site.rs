@@ -88,6 +88,7 @@ async fn the_page_comes_with_its_types_and_strict_headers() {
             policy.contains("script-src 'self' 'wasm-unsafe-eval';") && !policy.contains("unsafe-inline"),
             "{policy}"
         );
+        assert!(policy.contains("require-trusted-types-for 'script'; trusted-types default"), "{policy}");
         assert_eq!(answer.header("cross-origin-opener-policy"), Some("same-origin"));
         assert_eq!(answer.header("cross-origin-embedder-policy"), Some("credentialless"));
         assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));

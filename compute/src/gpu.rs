@@ -17,18 +17,6 @@ pub fn is_gpu(device: &Device) -> bool {
     matches!(device.as_dispatch(), DispatchDevice::Cube(_))
 }
 
-/// Values that one buffer of the GPU `device` can hold; an operation's result must not be larger. `None` on others.
-pub fn values_max(device: &Device) -> Option<u64> {
-    match device.as_dispatch() {
-        DispatchDevice::Cube(device) => {
-            let bytes = device.client().properties().memory.max_page_size;
-            Some(bytes / size_of::<f32>() as u64)
-        }
-        // On this device no buffers are bound to kernels.
-        _ => None,
-    }
-}
-
 /// `x [batch, inputs, rows, columns]`, `weight [outputs, inputs, kernel, kernel]` and `bias [outputs]` to
 /// `[batch, outputs, out_rows, out_columns]`; `padding` zeros before and after both axes.
 pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>, stride: usize, padding: (usize, usize)) -> Tensor<4> {

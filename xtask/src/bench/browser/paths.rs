@@ -37,7 +37,7 @@ struct Way {
     path: &'static str,
 }
 
-const WAYS: [Way; 4] = [
+const WAYS: [Way; 5] = [
     Way { name: "webtransport", other: Other::Native(&LOOPBACK), relayed_only: false, path: "direct (webtransport)" },
     Way {
         name: "websocket",
@@ -46,6 +46,13 @@ const WAYS: [Way; 4] = [
         path: "direct (websocket)",
     },
     Way { name: "relayed", other: Other::Native(&LOOPBACK), relayed_only: true, path: "relayed" },
+    Way {
+        name: "webrtc-native",
+        // Pages have no QUIC.
+        other: Other::Native(&["--listen", "/ip4/127.0.0.1/udp/0/quic-v1"]),
+        relayed_only: false,
+        path: "direct (webrtc)",
+    },
     Way { name: "webrtc-tabs", other: Other::Tab, relayed_only: false, path: "direct (webrtc)" },
 ];
 

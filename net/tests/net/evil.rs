@@ -40,7 +40,7 @@ async fn dial(node: &mut Node) -> (RawPeer, RawLink) {
 
 /// The link is closed without another word, and Ada never heard of the peer.
 async fn assert_turned_away(ada: &mut Node, stranger: &RawPeer, mut link: RawLink) {
-    assert_eq!(link.read_to_end().await, []);
+    assert!(link.read_to_end().await.is_empty());
     assert!(ada.rest().iter().all(|event| no_trace_of(event, &stranger.local_peer())));
     assert!(!ada.handle.members().contains_key(&stranger.local_peer()));
 }

@@ -139,7 +139,6 @@ fn begin(state: &mut State, link: Option<&RoomLink>) -> Vec<Effect> {
         relayed_only: state.settings.relayed_only,
         base: state.settings.base.clone(),
         model: MODEL.into(),
-        ..Options::default()
     };
     let join = Effect::Join { generation: state.generation, link: state.room.clone(), options };
     let cancel = ended_a_picture.then_some([Effect::Wish(Wish::Cancel), Effect::KeepUnderway(None)]);

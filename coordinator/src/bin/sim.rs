@@ -19,6 +19,9 @@ const HUNTED_TOGETHER: u64 = 20;
 #[cfg(feature = "mutants")]
 const FOUND_ENOUGH: usize = 10;
 
+/// No room shall take longer than this many times what its best peer alone takes.
+const SLOWER_THAN_ALONE: f64 = 1.1;
+
 /// Whole rooms of the scheduler's machines in virtual time.
 #[derive(Parser)]
 struct Arguments {
@@ -46,6 +49,9 @@ struct Arguments {
     /// Measure one job in each of this many undisturbed rooms against bounds instead.
     #[arg(long, value_name = "ROOMS")]
     makespan: Option<u64>,
+    /// With --makespan: nobody tells the requester how far away its workers are.
+    #[arg(long)]
+    paths_unknown: bool,
     /// Plant one bug after the other, look in how many seeds each is found, and print the table of docs/mutants.md.
     #[cfg(feature = "mutants")]
     #[arg(long)]
@@ -199,7 +205,7 @@ fn measure(arguments: &Arguments, rooms: u64) -> bool {
         arguments.threads,
         arguments.start,
         rooms,
-        |seed| (seed, makespan(seed)),
+        |seed| (seed, makespan(seed, !arguments.paths_unknown)),
         |(seed, figures)| match figures {
             Some(figures) => all.push((seed, figures)),
             None => unended.push(seed),
@@ -224,6 +230,10 @@ fn measure(arguments: &Arguments, rooms: u64) -> bool {
             println!("{name:10} {count:6} {what:25} {p50:7.3} {p90:7.3} {p99:7.3} {max:7.3}  {worst}");
         }
     }
+    let mut slower: Vec<_> = all.iter().filter(|(_, room)| room.measured > SLOWER_THAN_ALONE * room.alone).collect();
+    slower.sort_by_key(|(seed, _)| *seed);
+    println!("{} rooms took more than {SLOWER_THAN_ALONE} times what the best peer alone takes", slower.len());
+    slower.iter().take(NAMED_MAX).for_each(|(seed, room)| println!("room {seed}: {room:?}"));
     unended.iter().for_each(|seed| println!("room {seed}: the job did not end"));
     unended.is_empty()
 }

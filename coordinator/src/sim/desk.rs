@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use protocol::{Instant, JobId, JobSpec, PeerId, ToRequester, ToWorker, UnitId};
 
@@ -37,6 +38,15 @@ pub struct Desk {
     mail: Vec<(PeerId, ToWorker, Arc<[u8]>)>,
     /// What there is to tell.
     news: Vec<News>,
+}
+
+/// What the network knows of the way to a worker.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Path {
+    /// There and back.
+    pub round_trip: Duration,
+    /// Its bandwidth.
+    pub bytes_per_second: f64,
 }
 
 /// Something that a driver would tell people.
@@ -154,11 +164,14 @@ impl Desk {
     }
 
     /// A worker is connected.
-    pub fn join(&mut self, peer: &PeerId, standing: Standing, now: Instant) -> Result<(), Broken> {
+    pub fn join(&mut self, peer: &PeerId, standing: Standing, path: Option<Path>, now: Instant) -> Result<(), Broken> {
         let local = self.clock.at(now);
         let Some(machine) = &mut self.machine else { return Ok(()) };
         self.audit.joined(peer);
         machine.handle_joined(peer.clone(), standing, local);
+        if let Some(Path { round_trip, bytes_per_second }) = path {
+            machine.handle_path(peer, round_trip, bytes_per_second);
+        }
         self.drain(now)
     }
 

@@ -141,8 +141,10 @@ impl Scenario {
         let Named(policy) = *rng.pick(&self.policy);
         let askers: Vec<Asker> = (0..rng.within(self.requesters)).map(|_| self.asker(&mut rng)).collect();
         let lenders = self.lenders(&mut rng, askers.len(), calm);
-        let jobs: Vec<Order> =
-            (0..rng.within(self.jobs) as usize).map(|number| self.order(&mut rng, number, askers.len())).collect();
+        let slowest = lenders.iter().take(STAYING).map(|lender| lender.speed).min().unwrap_or(1);
+        let jobs: Vec<Order> = (0..rng.within(self.jobs) as usize)
+            .map(|number| self.order(&mut rng, number, askers.len()).within(slowest))
+            .collect();
         let mut faults = self.churn(&mut rng, &lenders, calm);
         faults.extend(self.accidents(&mut rng, &lenders, askers.len(), calm));
         faults.sort_by_key(|fault| fault.at);
@@ -151,11 +153,10 @@ impl Scenario {
             doubling: rng.within(self.doubling_permille),
             delay: rng.within(self.delay_permille),
         };
-        let slowest = lenders.iter().take(STAYING).map(|lender| lender.speed).min().unwrap_or(1);
-        let cost = |order: &Order| Work::Paint { spec: Box::new(order.spec.clone()) }.cost(&SHAPE);
-        let work = jobs.iter().map(cost).sum::<u64>() / slowest;
+        let work = jobs.iter().map(Order::cost).sum::<u64>() / slowest;
         let ends_within = PATIENCE + Duration::from_secs(SLOWEST_TIMES * work);
-        Setup { seed, policy, askers, lenders, jobs, faults, noise, calm, ends_within }
+        let paths_known = rng.chance(500);
+        Setup { seed, policy, paths_known, askers, lenders, jobs, faults, noise, calm, ends_within }
     }
 
     fn clock(&self, rng: &mut Rng) -> Clock {
@@ -316,6 +317,25 @@ const SLOWEST_TIMES: u64 = 3;
 /// How people ask for their pictures to be split.
 const CHOICES: &[PlanChoice] =
     &[PlanChoice::Auto, PlanChoice::Auto, PlanChoice::Whole, PlanChoice::Tiles, PlanChoice::Shifted, PlanChoice::Cfg];
+
+/// A whole picture may be one unit, and a lease longer than [`LEASE_TIME_MAX`] is taken back: nothing is asked for that would
+/// take the slowest of those who stay nearly as long.
+const WHOLE_PICTURE_MAX: Duration = Duration::from_secs(150);
+
+impl Order {
+    /// What one unit of all of it costs.
+    fn cost(&self) -> u64 {
+        Work::Paint { spec: Box::new(self.spec.clone()) }.cost(&SHAPE)
+    }
+
+    /// The same with so few steps that a worker of this speed can do all of it in one lease.
+    fn within(mut self, speed: u64) -> Self {
+        while self.spec.steps > 1 && self.cost() > speed * WHOLE_PICTURE_MAX.as_secs() {
+            self.spec.steps /= 2;
+        }
+        self
+    }
+}
 
 /// Honest workers, each of its own domain, that are there when the faults are over.
 pub const STAYING: usize = 3;

@@ -15,6 +15,8 @@ pub struct Setup {
     pub seed: u64,
     /// How far its requesters believe their workers.
     pub policy: Policy,
+    /// Whether requesters are told the round trip and bandwidth of each path.
+    pub paths_known: bool,
     /// Who asks.
     pub askers: Vec<Asker>,
     /// Who lends.

@@ -32,6 +32,8 @@ pub enum Temper {
     Constant,
     /// Delivers zeros.
     Zero,
+    /// Computes what it is asked, but makes black pictures of it.
+    Dark,
     /// Delivers its input.
     Echoes,
     /// Computes with another conditioning, or another prompt.
@@ -76,7 +78,7 @@ pub enum Temper {
 
 impl Temper {
     /// All but the honest one.
-    pub const DISHONEST: [Self; 28] = [
+    pub const DISHONEST: [Self; 29] = [
         Self::Garbage,
         Self::Copies,
         Self::Stale,
@@ -85,6 +87,7 @@ impl Temper {
         Self::Huge,
         Self::Constant,
         Self::Zero,
+        Self::Dark,
         Self::Echoes,
         Self::WrongSeed,
         Self::StepShort,
@@ -126,6 +129,7 @@ impl Temper {
             | Self::Stale
             | Self::Constant
             | Self::Zero
+            | Self::Dark
             | Self::Echoes
             | Self::WrongSeed
             | Self::StepShort
@@ -266,6 +270,8 @@ impl Actor {
             Temper::Huge => values[0] = 1e30,
             Temper::Constant => values.fill(0.25),
             Temper::Zero => values.fill(0.0),
+            Temper::Dark if matches!(unit.work, Work::Decode { .. }) => values.fill(0.0),
+            Temper::Dark => {}
             Temper::Echoes => {
                 let input = tensor::from_bytes(input, input.len() / 4).unwrap_or_default();
                 let echo = input.iter().copied().cycle().take(if input.is_empty() { 0 } else { count });

@@ -13,7 +13,7 @@ use protocol::{Instant, JobId, Message, PeerId, PlanKind, Policy, ToRequester, T
 
 pub use self::outcome::{Outcome, Tally};
 use crate::sim::audit::{Broken, Truth};
-use crate::sim::desk::Desk;
+use crate::sim::desk::{Desk, Path};
 use crate::sim::links::{Link, Pair, Way};
 use crate::sim::rng::Rng;
 use crate::sim::seat::Seat;
@@ -269,7 +269,8 @@ impl World {
         } else {
             self.trace.note(self.now, format_args!("{desk} sees {seat} join"));
             let standing = self.standing(pair);
-            self.desks[pair.desk].join(&seat, standing, self.now)?;
+            let path = self.path(pair);
+            self.desks[pair.desk].join(&seat, standing, path, self.now)?;
             self.carry_desk(pair.desk)?;
         }
         Ok(())
@@ -468,6 +469,13 @@ impl World {
             return Standing::own();
         }
         Standing { domain: TrustDomain(format!("domain{}", lender.domain)), is_own: false }
+    }
+
+    /// What the network tells a requester of the way to a worker.
+    fn path(&self, pair: Pair) -> Option<Path> {
+        let round_trip = self.links[&pair].latency() * 2;
+        let bytes_per_second = self.seats[pair.seat].lender.bandwidth as f64;
+        self.setup.paths_known.then_some(Path { round_trip, bytes_per_second })
     }
 
     /// The place of a lender whose process runs.

@@ -10,7 +10,7 @@ use super::{Engine, EngineError, check, paint, take_steps, to_output};
 use crate::pace::{Stop, finish};
 
 /// How long it waits before it asks again whether it is cancelled.
-const PAUSE: Duration = Duration::from_millis(2);
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// The noise schedule of whole pictures, for want of a model that says one.
 const SCHEDULER: &str = r#"{
@@ -74,13 +74,15 @@ impl Engine for Fake {
         let began = Instant::now();
         let shape = self.shape;
         let checked = check(unit, (self.id, &shape), input, conditioning)?;
-        let values: Vec<f32> = match &unit.work {
+        let values = match &unit.work {
             Work::Encode { .. } | Work::Denoise { .. } | Work::Decode { .. } => {
                 let passes = passes(&unit.work);
                 let values = unit.work.output_values(&shape) / passes.len();
-                let values = passes.iter().flat_map(|pass| stand_in(pass, input, conditioning, values)).collect();
+                let bodies = [input, conditioning.unwrap_or_default()].map(Hash::of);
+                let values: Vec<f32> = passes.iter().flat_map(|pass| stand_in(pass, bodies, values)).collect();
+                let output = to_output(unit, &shape, &values);
                 self.wait(began, cancelled)?;
-                values
+                return output;
             }
             Work::Run { .. } => {
                 let run = Run::new(unit, &shape, &self.scheduler, checked)?;
@@ -112,10 +114,10 @@ fn passes(work: &Work) -> Vec<Work> {
         .to_vec()
 }
 
-/// `count` values in [-1, 1] that depend on every byte of the work, and on neither its job nor its place in it.
-fn stand_in(work: &Work, input: &[u8], conditioning: Option<&[u8]>, count: usize) -> Vec<f32> {
+/// `count` values in [-1, 1] that depend on every byte of the work and its bodies, and on neither its job nor its place in it.
+fn stand_in(work: &Work, [input, conditioning]: [Hash; 2], count: usize) -> Vec<f32> {
     let work = serde_json::to_vec(work).expect("work is plain data");
-    let parts = [work.as_slice(), input, conditioning.unwrap_or_default()].map(Hash::of);
+    let parts = [Hash::of(&work), input, conditioning];
     let seed = Hash::of(&parts.map(|part| *part.as_bytes()).concat());
     let mut state = u64::from_le_bytes(seed.as_bytes()[..8].try_into().expect("a hash has 32 bytes"));
     let mut next = || {

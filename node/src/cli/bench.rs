@@ -21,10 +21,7 @@ use super::{Complaint, Ended};
 
 /// The fake model's shapes: a region of 32 x 32 cells is 32 KiB on the wire.
 const FAKE_SHAPE: ModelShape =
-    ModelShape { latent_channels: 8, factor: 8, native_cells: 32, tokens: 16, embedding_width: 16 };
-
-/// Forty-eight tiles with two guidance branches: an even share for 1, 2, 4, 8 and 16 workers.
-const SPLIT_SIZE: Size = Size { width: 1152, height: 896 };
+    ModelShape { latent_channels: 8, factor: 4, native_cells: 32, tokens: 16, embedding_width: 16 };
 
 /// Repetitions of an engine measurement, the fastest of which counts.
 const ENGINE_RUNS: usize = 5;
@@ -54,6 +51,9 @@ enum Figure {
     Split {
         #[command(flatten)]
         room: Room,
+        /// The picture's size in pixels.
+        #[arg(long, value_parser = size)]
+        size: Size,
         /// Denoising steps.
         #[arg(long)]
         steps: u32,
@@ -79,6 +79,10 @@ struct Room {
     min_workers: usize,
 }
 
+fn size(text: &str) -> Result<Size, &'static str> {
+    Size::parse(text).ok_or("a size is WIDTHxHEIGHT")
+}
+
 /// Makes a fake engine whose every unit takes `unit`.
 pub fn fake_engine(unit: Duration) -> EngineMaker {
     Box::new(move || Ok(Box::new(Fake::new(fake_model(), FAKE_SHAPE, unit)) as Box<dyn Engine>))
@@ -94,7 +98,7 @@ pub async fn run(arguments: Arguments) -> Ended {
         Figure::Engine => engine()?,
         Figure::Pass(arguments) => pass::run(&arguments)?,
         Figure::Lease(room) => lease(&room).await?,
-        Figure::Split { room, steps } => split(&room, steps).await?,
+        Figure::Split { room, size, steps } => split(&room, size, steps).await?,
         Figure::Wait { units, unit_ms } => wait(units, Duration::from_millis(unit_ms))?,
     };
     println!("{figures}");
@@ -189,12 +193,12 @@ async fn enter(room: &Room) -> Result<(net::Handle, net::Events), Complaint> {
     Ok(net::start(meeting::configure(&link, &means).await?).await?)
 }
 
-async fn split(room: &Room, steps: u32) -> Result<serde_json::Value, Complaint> {
+async fn split(room: &Room, size: Size, steps: u32) -> Result<serde_json::Value, Complaint> {
     let mut session = Session::open(room).await?;
     let mut units = 0_u64;
     let before = processor_s();
     let each = |stage| units += u64::from(matches!(stage, sampler::Stage::Denoise { .. }));
-    let painted = session.paint(steps, each).await?;
+    let painted = session.paint(size, steps, each).await?;
     let processor_s = before.zip(processor_s()).map(|(before, after)| after - before);
     session.close().await;
     Ok(json!({ "units": units, "seconds": painted.wall_ms.denoise as f64 / 1000.0, "processor_s": processor_s }))
@@ -250,18 +254,16 @@ impl Session {
         Ok(Self { commands, notices, running })
     }
 
-    /// Paints a wide picture on the fake model; `each` hears of every accepted unit.
-    async fn paint(&mut self, steps: u32, mut each: impl FnMut(sampler::Stage)) -> Result<Painted, Complaint> {
+    /// Paints a picture on the fake model; `each` hears of every accepted unit.
+    async fn paint(
+        &mut self,
+        size: Size,
+        steps: u32,
+        mut each: impl FnMut(sampler::Stage),
+    ) -> Result<Painted, Complaint> {
         let plan = PlanChoice::Tiles;
-        let request = JobRequest {
-            prompt: "bench".into(),
-            negative: String::new(),
-            size: SPLIT_SIZE,
-            steps,
-            guidance: 3.0,
-            seed: 1,
-            plan,
-        };
+        let request =
+            JobRequest { prompt: "bench".into(), negative: String::new(), size, steps, guidance: 3.0, seed: 1, plan };
         let spec = JobSpec::new(request, fake_model(), &FAKE_SHAPE)?;
         let order = Order::new(spec, FAKE_SHAPE, SchedulerConfig::parse(SCHEDULER)?, plan);
         self.commands.send(Command::Paint(Box::new(order))).await.map_err(|_| Complaint("the node ended".into()))?;

@@ -13,12 +13,28 @@ const UNIT_MS: u64 = 50;
 /// Units of each process that waits alone.
 const ALONE_UNITS: u64 = 100;
 
+/// Units for each worker of a room: enough that what happens only once does not dominate.
+const UNITS_EACH: usize = 200;
+
+/// A picture by its tiles, each of which has two guidance branches.
+#[derive(Clone, Copy)]
+struct Picture {
+    tiles: usize,
+    size: &'static str,
+}
+
+/// 8 by 6 tiles, and 16 by 12: an even share for up to 16 workers. Every step ends with a wait for the slowest worker and a
+/// burst of inputs, which longer steps spread over more units.
+const PICTURES: [Picture; 2] = [Picture { tiles: 48, size: "576x448" }, Picture { tiles: 192, size: "1088x832" }];
+
 /// Measures rooms of several sizes.
 pub fn measure(programs: &Programs) -> Result<()> {
-    for workers in [1, 2, 4, 8, 16] {
+    for workers in [1, 4, 16] {
         let limit = alone(programs, workers)?;
         println!("split workers {workers} limit {limit:.3} of the machine itself, load {}", load());
-        in_room(programs, workers)?;
+        for picture in PICTURES {
+            in_room(programs, workers, picture)?;
+        }
     }
     Ok(())
 }
@@ -36,19 +52,20 @@ fn alone(programs: &Programs, processes: usize) -> Result<f64> {
     Ok((ALONE_UNITS * UNIT_MS) as f64 / 1000.0 / slowest)
 }
 
-fn in_room(programs: &Programs, workers: usize) -> Result<()> {
+fn in_room(programs: &Programs, workers: usize, Picture { tiles, size }: Picture) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let join = ["--fake-ms", &UNIT_MS.to_string(), "--listen", "/ip4/127.0.0.1/udp/0/quic-v1"];
     let room = Room::open(programs, folder.path(), workers, &join)?;
-    // About as long for every room: what happens only once does not dominate.
-    let steps = (2 * workers).max(4).to_string();
+    let steps = (UNITS_EACH * workers / (2 * tiles)).max(2).to_string();
     let all = workers.to_string();
     let before = processor_s(&room.workers);
-    let figures = run(programs, &["bench", "split", "--room", &room.link, "--min-workers", &all, "--steps", &steps])?;
+    let command = ["bench", "split", "--room", &room.link, "--min-workers", &all, "--size", size, "--steps", &steps];
+    let figures = run(programs, &command)?;
     let after = processor_s(&room.workers);
     let (units, seconds) = (number(&figures, "units")?, number(&figures, "seconds")?);
     let ideal = units * UNIT_MS as f64 / 1000.0 / workers as f64;
-    println!("split workers {workers} units {units} seconds {seconds:.3} efficiency {:.3}", ideal / seconds);
+    let efficiency = ideal / seconds;
+    println!("split workers {workers} tiles {tiles} units {units} seconds {seconds:.3} efficiency {efficiency:.3}");
     if let (Some(before), Some(after), Some(painter)) = (before, after, figures["processor_s"].as_f64()) {
         let (painter, each) = (painter * 1000.0 / units, (after - before) * 1000.0 / units);
         println!(

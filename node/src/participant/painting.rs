@@ -125,7 +125,14 @@ impl Participant {
         }
         let waited = self.patience.as_secs();
         let advice = "open the room on another machine that lends (`manyhands join`, or \"lend\" in a page)";
-        self.fail(format!("no worker with this model has been in the room for {waited} s; {advice}"), now);
+        let domains = self.requester.policy().quorum();
+        let lacks = if domains > 1 && self.requester.roster().lenders_of(model).next().is_some() {
+            // They are there, and may all be one person.
+            format!("fewer than the {domains} unrelated networks that must agree have lent to this room")
+        } else {
+            "no worker with this model has been in the room".to_owned()
+        };
+        self.fail(format!("{lacks} for {waited} s; {advice}"), now);
     }
 
     fn advance(&mut self, place: usize, now: Instant) {

@@ -2,41 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-use std::time::Duration;
-
-use protocol::{Branches, Hash, JobId, ModelId, Unit, UnitId, Work};
+use protocol::{Branches, Hash, JobId, ModelId, Unit, UnitId, Work, tensor};
 use serde_json::Value;
+use tests::engine::{SLOW, bench, compute, load};
 use tests::page::Page;
 use tests::programs::{LOOPBACK, worker};
 use tests::site::{Site, browser, page};
 use xtask::browser::{SOFTWARE_GPU, Tab};
-
-/// Compiling every kernel for an adapter that is a processor takes its time.
-const SLOW: Duration = Duration::from_secs(400);
-
-/// Talks to the page's engine without the page: `start` gives a Worker that is ready, `compute` a unit's output.
-const HARNESS: &str = r"
-globalThis.start = (choice) => new Promise((resolve, reject) => {
-  const worker = new Worker('engine/worker.js', { type: 'module' });
-  worker.onmessage = ({ data }) => {
-    if (data.type === 'ready') resolve({ worker, device: data.device, numericClass: data.numericClass, testError: data.testError });
-    if (data.type === 'failed') reject(new Error(data.reason));
-  };
-  worker.onerror = (event) => reject(new Error(event.message));
-  worker.postMessage({ type: 'start', modelUrl: new URL('models/demo/', location.href).href, choice, memoryMib: null });
-});
-let id = 0;
-globalThis.compute = (worker, unit, input, conditioning) => new Promise((resolve, reject) => {
-  const [mine, body] = [++id, (list) => Uint8Array.from(list)];
-  worker.addEventListener('message', ({ data }) => {
-    if (data.type === 'failed') reject(new Error(data.reason));
-    if (data.type !== 'result' || data.id !== mine) return;
-    if (data.output) resolve([...new Float32Array(data.output.buffer, data.output.byteOffset, data.output.length / 4)]);
-    else reject(new Error(data.error));
-  });
-  worker.postMessage({ type: 'compute', id: mine, unit: body(unit), input: body(input), conditioning: body(conditioning) });
-});
-true";
 
 /// Values between -1 and 1 that look like noise, the same every time.
 fn noise(count: usize, salt: u32) -> Vec<f32> {
@@ -48,9 +20,9 @@ fn noise(count: usize, salt: u32) -> Vec<f32> {
     std::iter::repeat_with(next).take(count).collect()
 }
 
-/// A step of the demo model, as the bytes of its unit, input and conditioning.
+/// A step of the demo model: its unit, input and conditioning.
 struct Step {
-    unit: Vec<u8>,
+    unit: Unit,
     input: Vec<u8>,
     conditioning: Vec<u8>,
 }
@@ -62,7 +34,7 @@ impl Step {
         let number = |name: &str| card["shape"][name].as_u64().unwrap() as u32;
         let cells = number("native_cells");
         let text = noise((number("tokens") * number("embedding_width")) as usize, 1);
-        let conditioning = protocol::tensor::to_bytes(&text);
+        let conditioning = tensor::to_bytes(&text);
         let work = Work::Denoise {
             conditioning: Hash::of(&conditioning),
             conditioning_rows: 1,
@@ -75,26 +47,14 @@ impl Step {
         let bytes = (0..32).map(|at| u8::from_str_radix(&model[2 * at..2 * at + 2], 16).unwrap());
         let model = ModelId(Hash::from_bytes(bytes.collect::<Vec<_>>().try_into().unwrap()));
         let unit = Unit { job: JobId([7; 16]), id: UnitId { stage: 1, index: 0 }, model, work };
-        let mut encoded = Vec::new();
-        ciborium::into_writer(&unit, &mut encoded).unwrap();
         let input = noise((number("latent_channels") * cells * cells) as usize, 2);
-        Self { unit: encoded, input: protocol::tensor::to_bytes(&input), conditioning }
+        Self { unit, input: tensor::to_bytes(&input), conditioning }
     }
 
-    fn compute(&self, tab: &Tab, engine: &str) -> Vec<f64> {
-        let Self { unit, input, conditioning } = self;
-        let call = format!("compute({engine}.worker, {unit:?}, {input:?}, {conditioning:?})");
-        let values = tab.eval_within(&call, SLOW).unwrap();
-        values.as_array().unwrap().iter().map(|value| value.as_f64().unwrap()).collect()
+    fn compute(&self, tab: &Tab, engine: &str) -> Vec<f32> {
+        let output = compute(tab, engine, &self.unit, &self.input, Some(&self.conditioning));
+        tensor::from_bytes(&output, output.len() / 4).unwrap()
     }
-}
-
-/// A tab at the page's address, with the harness in it.
-fn bench(browser: &xtask::browser::Browser, site: &Site) -> Tab {
-    let tab = browser.tab(&format!("{}/?lend=0", site.url)).unwrap();
-    tab.wait("window.manyhands?.state()").unwrap();
-    tab.eval(HARNESS).unwrap();
-    tab
 }
 
 #[test]
@@ -103,19 +63,14 @@ fn a_step_on_the_gpu_path_equals_the_processors() {
     let site = Site::open();
     let tab = bench(&browser, &site);
     let step = Step::new();
-    let load = |name: &str, choice: &str| {
-        let call =
-            format!("start('{choice}').then((engine) => {{ globalThis.{name} = engine; return engine.device; }})");
-        tab.eval_within(&call, SLOW).unwrap().as_str().unwrap().to_owned()
-    };
-    let (cpu, gpu, auto) = (load("cpu", "cpu"), load("gpu", "gpu"), load("auto", "auto"));
+    let [cpu, gpu, auto] = ["cpu", "gpu", "auto"].map(|choice| load(&tab, choice, choice));
     eprintln!("cpu: {cpu}; gpu: {gpu}; auto: {auto}");
     assert!(gpu.contains("GPU"), "{gpu}");
     assert_eq!(auto, cpu, "a GPU that is a processor in disguise is not chosen");
     let (cpu, gpu) = (step.compute(&tab, "cpu"), step.compute(&tab, "gpu"));
     assert_eq!(cpu.len(), gpu.len());
-    let largest = cpu.iter().map(|value| value.abs()).fold(0.0, f64::max);
-    let worst = cpu.iter().zip(&gpu).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    let largest = cpu.iter().map(|value| value.abs()).fold(0.0, f32::max);
+    let worst = cpu.iter().zip(&gpu).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     eprintln!("{} values up to {largest:.3}; largest difference {worst:.2e}", cpu.len());
     assert!(largest > 0.1 && worst <= 1e-4, "{worst} of {largest}");
     assert_eq!(step.compute(&tab, "cpu"), cpu, "the same unit again gives the same bits");
@@ -168,7 +123,7 @@ fn twenty_loads_and_unloads_leave_no_memory_behind() {
     let step = Step::new();
     let mut resident = Vec::new();
     for _ in 0..20 {
-        tab.eval_within("start('cpu').then((engine) => { globalThis.engine = engine; })", SLOW).unwrap();
+        load(&tab, "engine", "cpu");
         step.compute(&tab, "engine");
         tab.eval("engine.worker.terminate(); delete globalThis.engine; true").unwrap();
         tab.call("HeapProfiler.collectGarbage", serde_json::json!({})).unwrap();

@@ -104,6 +104,7 @@ impl Keeper {
     pub fn remove(self) {
         if self.file.is_some() {
             drop(std::fs::remove_file(&self.path));
+            drop(std::fs::remove_file(part_of(&self.path)));
         }
     }
 
@@ -193,9 +194,16 @@ fn abandoned(folder: &Path) -> Vec<PathBuf> {
     found.into_iter().map(|(_, path)| path).collect()
 }
 
+/// Where the file is written first: what a killed process left there is overwritten by who goes on.
+fn part_of(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".part");
+    path.with_file_name(name)
+}
+
 /// Writes the file beside its place, locks it, and moves it there; nobody but its owner can read it.
 fn write(path: &Path, snapshot: &Snapshot, done: u32) -> io::Result<File> {
-    let part = path.with_extension(format!("{}.part", std::process::id()));
+    let part = part_of(path);
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true);
     #[cfg(unix)]

@@ -56,6 +56,7 @@ fn a_painting_that_goes_on_keeps_its_file_and_a_finished_one_leaves_none() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.checkpoint");
     Keeper::new(path.clone()).note(&snapshot(3)).unwrap();
+    std::fs::write(part_of(&path), "what a killed process was writing").unwrap();
     let mut keeper = Keeper::of(open(&path).unwrap());
     assert!(open(&path).is_err(), "two processes cannot go on with it");
     keeper.note(&snapshot(3)).unwrap();

@@ -18,8 +18,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::limits::{
-    HEDGES_PER_HUNDRED, HEDGES_SAVED_MAX, LEASE_SILENCE_MAX, LEASE_TIME_MAX, STAGE_UNITS_MAX,
-    UPLOAD_BYTES_PER_SECOND_MIN,
+    HEDGES_PER_HUNDRED, HEDGES_SAVED_MAX, LEASE_SILENCE_MAX, LEASE_TIME_LONGEST, LEASE_TIME_MAX, STAGE_UNITS_MAX,
+    STALL_OVERDUE, UPLOAD_BYTES_PER_SECOND_MIN,
 };
 use protocol::{
     Capabilities, Hash, Instant, JobId, LeaseId, ModelId, ModelShape, PeerId, Policy, ToRequester, ToWorker, Unit,
@@ -162,7 +162,13 @@ struct Lease {
 
 impl Lease {
     fn deadline(&self) -> Instant {
-        (self.heard + LEASE_SILENCE_MAX).min(self.granted + LEASE_TIME_MAX)
+        (self.heard + LEASE_SILENCE_MAX).min(self.until())
+    }
+
+    /// When it ends even if its worker keeps saying that it works.
+    fn until(&self) -> Instant {
+        let expected = Duration::try_from_secs_f64(STALL_OVERDUE * self.takes.unwrap_or(0.0)).unwrap_or(Duration::MAX);
+        self.granted + expected.clamp(LEASE_TIME_MAX, LEASE_TIME_LONGEST)
     }
 }
 

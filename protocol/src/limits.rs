@@ -103,7 +103,11 @@ pub const PROBE_AFTER: Duration = Duration::from_millis(1250);
 pub const LEASE_SILENCE_MAX: Duration = Duration::from_secs(3);
 
 /// A lease ends after this long even if its worker keeps saying that it works: a stall with a beating heart.
+/// Longer only for a worker from whom the unit is expected to take long: [`STALL_OVERDUE`] times that.
 pub const LEASE_TIME_MAX: Duration = Duration::from_secs(300);
+
+/// No lease lasts longer, however slow its worker says that it is.
+pub const LEASE_TIME_LONGEST: Duration = Duration::from_secs(4 * 3600);
 
 /// A refused worker is not asked again before this.
 pub const REFUSAL_PAUSE: Duration = Duration::from_millis(250);

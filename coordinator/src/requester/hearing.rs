@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use protocol::limits::{LEASE_TIME_MAX, PROBE_AFTER};
+use protocol::limits::PROBE_AFTER;
 use protocol::{Instant, LeaseId, PeerId, ToWorker};
 
 use super::{Lease, Requester};
@@ -29,8 +29,8 @@ impl Requester {
             // Its worker may have been relieved of it together with an earlier one.
             let Some(lease) = self.leases.get(&id) else { continue };
             let worker = lease.worker.clone();
-            let reason = if lease.granted + LEASE_TIME_MAX <= now {
-                format!("held a unit for {} s without delivering it", LEASE_TIME_MAX.as_secs())
+            let reason = if lease.until() <= now {
+                format!("held a unit for {} s without delivering it", (now - lease.granted).as_secs())
             } else {
                 format!("said nothing of a unit for {} s", (now - lease.heard).as_secs())
             };

@@ -6,7 +6,7 @@ use coordinator::{RequesterOutput, Standing};
 use protocol::limits::{
     HEARTBEAT_EVERY, LEASE_SILENCE_MAX, LEASE_TIME_MAX, NAME_BYTES_MAX, PROBE_AFTER, UPLOAD_BYTES_PER_SECOND_MIN,
 };
-use protocol::{RefuseReason, ToRequester, ToWorker, Unit, UnitId, Work};
+use protocol::{Capabilities, Pilot, RefuseReason, ToRequester, ToWorker, Unit, UnitId, Work};
 
 use crate::desk::Desk;
 use crate::toy::{SHAPE, at, capabilities, job, model, peer};
@@ -256,4 +256,27 @@ fn workers_that_lend_other_models_are_not_asked() {
     assert!(desk.grants.is_empty() && desk.machine.is_starved(job(1)));
     desk.say("ada", ToRequester::Offer(capabilities(vec![model()])), at(1));
     assert_eq!(desk.held("ada").len(), 1, "a second offer brings the model");
+}
+
+#[test]
+fn a_slow_worker_has_the_time_that_its_unit_is_expected_to_take() {
+    let mut desk = Desk::new(0, &[]);
+    desk.machine.handle_joined(peer("ada"), Standing::alone(&peer("ada")), at(0));
+    let pilots = vec![Pilot { model: model(), nanoseconds_per_cost: 200_000_000_000 }];
+    let slow = Capabilities { pilots, ..capabilities(vec![model()]) };
+    desk.say("ada", ToRequester::Offer(slow), at(0));
+    desk.begin(0, 1, at(0));
+    let mut now = at(0);
+    while now < at(0) + LEASE_TIME_MAX + 10 * SECOND {
+        now = now + HEARTBEAT_EVERY;
+        desk.beat("ada", now);
+        desk.wait_until(now);
+    }
+    assert_eq!((desk.held("ada").len(), desk.pauses()), (1, 0), "a unit of 200 s is not late after 310 s");
+    while now < at(0) + LEASE_TIME_MAX * 3 {
+        now = now + HEARTBEAT_EVERY;
+        desk.beat("ada", now);
+        desk.wait_until(now);
+    }
+    assert_eq!((desk.held("ada").len(), desk.pauses()), (0, 1), "four times that is too long");
 }

@@ -30,13 +30,18 @@ pub struct Sockets {
 impl Sockets {
     /// Binds a free port of every address that others may reach.
     pub async fn bind(ips: &BTreeSet<IpAddr>) -> io::Result<Self> {
-        let mut bound = Vec::new();
-        for ip in worth_telling(ips) {
-            // An address may have gone since it was told, or not be ready yet.
-            let Ok(socket) = UdpSocket::bind((ip, 0)).await else { continue };
-            bound.push((socket.local_addr()?, socket));
+        for group in worth_telling(ips) {
+            let mut bound = Vec::new();
+            for ip in group {
+                // An address may have gone since it was told, or not be ready yet.
+                let Ok(socket) = UdpSocket::bind((ip, 0)).await else { continue };
+                bound.push((socket.local_addr()?, socket));
+            }
+            if !bound.is_empty() {
+                return Ok(Self { bound, turn: 0 });
+            }
         }
-        if bound.is_empty() { Err(io::ErrorKind::AddrNotAvailable.into()) } else { Ok(Self { bound, turn: 0 }) }
+        Err(io::ErrorKind::AddrNotAvailable.into())
     }
 
     pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
@@ -71,15 +76,15 @@ impl Sockets {
     }
 }
 
-/// Addresses that mean something to others; this machine's own loopback only where there is nothing else.
-fn worth_telling(ips: &BTreeSet<IpAddr>) -> Vec<IpAddr> {
+/// Addresses that mean something to others, and this machine's own loopback, for where there is nothing else.
+fn worth_telling(ips: &BTreeSet<IpAddr>) -> [Vec<IpAddr>; 2] {
     let is_routed = |ip: &&IpAddr| match ip {
         IpAddr::V4(ip) => !ip.is_unspecified() && !ip.is_loopback() && !ip.is_link_local(),
         IpAddr::V6(ip) => !ip.is_unspecified() && !ip.is_loopback() && !ip.is_unicast_link_local(),
     };
-    let routed: Vec<_> = ips.iter().filter(is_routed).copied().take(WEBRTC_SOCKETS_MAX).collect();
-    let loopback = ips.iter().filter(|ip| ip.is_loopback()).copied();
-    if routed.is_empty() { loopback.take(WEBRTC_SOCKETS_MAX).collect() } else { routed }
+    let routed = ips.iter().filter(is_routed).copied().take(WEBRTC_SOCKETS_MAX);
+    let loopback = ips.iter().filter(|ip| ip.is_loopback()).copied().take(WEBRTC_SOCKETS_MAX);
+    [routed.collect(), loopback.collect()]
 }
 
 #[cfg(test)]
@@ -91,15 +96,15 @@ mod tests {
     }
 
     #[test]
-    fn loopback_and_link_local_addresses_are_told_only_where_they_help() {
+    fn loopback_comes_last_and_link_local_addresses_never() {
         let told = worth_telling(&ips(&["127.0.0.1", "::1", "192.0.2.1", "fe80::1", "2001:db8::1"]));
-        assert_eq!(told, ["192.0.2.1", "2001:db8::1"].map(|text| text.parse::<IpAddr>().unwrap()));
-        assert_eq!(worth_telling(&ips(&["127.0.0.1", "fe80::1"])), ["127.0.0.1".parse::<IpAddr>().unwrap()]);
+        let expected = [["192.0.2.1", "2001:db8::1"], ["127.0.0.1", "::1"]];
+        assert_eq!(told, expected.map(|group| group.map(|text| text.parse::<IpAddr>().unwrap()).to_vec()));
     }
 
     #[tokio::test]
     async fn every_datagram_tells_which_of_our_addresses_it_came_to() {
-        let mut sockets = Sockets::bind(&ips(&["127.0.0.1", "127.0.0.2", "203.0.113.77"])).await.unwrap();
+        let mut sockets = Sockets::bind(&ips(&["127.0.0.1", "203.0.113.77"])).await.unwrap();
         let addresses: Vec<_> = sockets.addresses().collect();
         assert_eq!(addresses.len(), 1, "an address that is not ours is left out: {addresses:?}");
         let stranger = UdpSocket::bind("127.0.0.1:0").await.unwrap();

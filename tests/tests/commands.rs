@@ -65,6 +65,18 @@ fn run(line: &str, folder: &Path, link: &str) {
             let output = xtask().args(["bench", rest.first().unwrap_or(&"engine")]).output().unwrap();
             assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
         }
+        // As built for the tests and over a few seeds: thousands take minutes.
+        ["cargo", "run", "--release", rest @ ..] => {
+            let mut cargo = Command::new(env!("CARGO"));
+            cargo.current_dir(root()).args(["run", "--quiet"]);
+            let is_number = |word: &str| word.bytes().all(|byte| byte.is_ascii_digit());
+            cargo.args(rest.iter().map(|word| if is_number(word) { "20" } else { word }));
+            let output = cargo.output().unwrap();
+            let said = String::from_utf8_lossy(&output.stdout);
+            // Twenty seeds do not find every planted bug.
+            let is_told = rest.contains(&"--mutants") && said.contains("are found within 20 seeds");
+            assert!(output.status.success() || is_told, "{line}: {}", String::from_utf8_lossy(&output.stderr));
+        }
         ["cargo", "xtask", "demo"] => open_demo(),
         // The page as `cargo xtask test` has just built it, into a folder of its own.
         ["cargo", "xtask", "web", rest @ ..] => {

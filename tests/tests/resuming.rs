@@ -55,7 +55,8 @@ fn assert_resumed(resumed: &Value, undisturbed: &Value) {
     let kept = resumed["resumed"]["steps_kept"].as_u64().unwrap();
     let again = resumed["resumed"]["steps_again"].as_u64().unwrap();
     assert!(again <= STEPS_AGAIN_MAX && kept > 0, "{kept} steps kept, {again} taken again");
-    assert!((STEPS / 2 - 1..STEPS).contains(&(kept + again)), "{kept} steps kept, {again} taken again");
+    // The count of steps taken may lag by what was being written when the process died.
+    assert!((STEPS / 2 - 3..STEPS).contains(&(kept + again)), "{kept} steps kept, {again} taken again");
     let units: u64 =
         resumed["workers"].as_array().unwrap().iter().map(|worker| worker["units"].as_u64().unwrap()).sum();
     // A step is one unit or two, and the picture is decoded once.

@@ -113,16 +113,18 @@ fn a_lost_device_costs_its_unit_and_nothing_else() {
 }
 
 #[test]
-fn twenty_loads_and_unloads_leave_no_memory_behind() {
+fn loads_and_unloads_leave_no_memory_behind() {
     /// By then what a browser keeps for good is there.
     const WARM: usize = 10;
+    /// A browser gives the memory of ended Workers back about every fifth time, so means are taken over twice as many.
+    const WINDOW: usize = 10;
 
     let Some(browser) = browser(&[]) else { return };
     let site = Site::open();
     let tab = bench(&browser, &site);
     let step = Step::new();
     let mut resident = Vec::new();
-    for _ in 0..20 {
+    for _ in 0..WARM + 2 * WINDOW {
         load(&tab, "engine", "cpu");
         step.compute(&tab, "engine");
         tab.eval("engine.worker.terminate(); delete globalThis.engine; true").unwrap();
@@ -133,9 +135,8 @@ fn twenty_loads_and_unloads_leave_no_memory_behind() {
         }
     }
     eprintln!("MiB after each unloading: {resident:?}");
-    // A browser gives the memory of ended Workers back about every fifth time, so means are taken over as many.
     let mean = |values: &[u64]| values.iter().sum::<u64>() as f64 / values.len() as f64;
-    let (early, late) = (mean(&resident[WARM..15]), mean(&resident[15..]));
+    let (early, late) = (mean(&resident[WARM..WARM + WINDOW]), mean(&resident[WARM + WINDOW..]));
     eprintln!("means: {early} MiB, then {late} MiB");
     assert!(late <= early * 1.1, "{early} to {late}");
 }

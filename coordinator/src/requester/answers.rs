@@ -43,6 +43,7 @@ pub(super) struct Lost {
     lease: LeaseId,
     worker: PeerId,
     winner: PeerId,
+    domain: TrustDomain,
     class: String,
     answer: Hash,
 }
@@ -334,8 +335,11 @@ impl Requester {
     pub(super) fn compare_late(&mut self, from: &PeerId, id: LeaseId, body: &[u8]) {
         let Some(place) = self.lost.iter().position(|lost| lost.lease == id && lost.worker == *from) else { return };
         let lost = self.lost.remove(place).expect("the place was just found");
-        let class = self.roster.lender(from).map(|lender| lender.capabilities().numeric_class.clone());
-        if class.as_ref() != Some(&lost.class) {
+        // Peers of one domain never confirm each other, and bits are only equal within a class.
+        let can_tell = |lender: &super::Lender| {
+            lender.capabilities().numeric_class == lost.class && lender.standing().domain != lost.domain
+        };
+        if !self.roster.lender(from).is_some_and(can_tell) {
             return;
         }
         let is_same = Hash::of(body) == lost.answer;
@@ -358,7 +362,8 @@ impl Requester {
             self.lost.pop_front();
         }
         let (class, answer) = (winner.class.clone(), Hash::of(&winner.body));
-        self.lost.push_back(Lost { lease, worker, winner: winner.by.clone(), class, answer });
+        let domain = winner.domain.clone();
+        self.lost.push_back(Lost { lease, worker, winner: winner.by.clone(), domain, class, answer });
     }
 
     fn with_lender(&mut self, peer: &PeerId, change: impl FnOnce(&mut super::Lender)) {

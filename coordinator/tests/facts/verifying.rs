@@ -302,3 +302,31 @@ fn whole_pictures_of_another_numeric_class_prove_nothing() {
     }
     assert_eq!(delivered, Some(tensor::to_bytes(&vec![0.25; values])), "two of one class agree");
 }
+
+#[test]
+fn who_loses_a_race_confirms_the_winner_only_from_another_domain() {
+    for (domains, confirmed) in [(["a", "b"], 1), (["a", "a"], 0)] {
+        let mut desk = Desk::new(2, &["ada", "bob"]);
+        for (name, of) in ["ada", "bob"].into_iter().zip(domains) {
+            desk.machine.handle_standing(&peer(name), domain(of));
+        }
+        for name in ["ada", "bob"] {
+            desk.deliver(name, desk.held(name)[0], at(100));
+        }
+        desk.begin(1, 1, at(100));
+        let (holder, other) = if desk.held("ada").is_empty() { ("bob", "ada") } else { ("ada", "bob") };
+        let held = desk.held(holder)[0];
+        let mut now = at(100);
+        while desk.held(other).is_empty() {
+            now = desk.machine.poll_timeout().expect("something is due").max(now);
+            desk.beat(holder, now);
+            desk.wait_until(now);
+        }
+        desk.deliver(other, desk.held(other)[0], now);
+        desk.deliver(holder, held, now);
+        for name in [holder, other] {
+            let valid = desk.machine.roster().lender(&peer(name)).unwrap().valid_in_row();
+            assert_eq!(valid, confirmed, "{name} of {domains:?}");
+        }
+    }
+}

@@ -12,6 +12,7 @@ pub mod mutants;
 mod mutants;
 pub mod plan;
 pub mod requester;
+mod rng;
 pub mod roster;
 #[cfg(feature = "sim")]
 pub mod sim;

@@ -11,7 +11,6 @@ mod grants;
 mod hearing;
 mod job;
 mod outlook;
-mod rng;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -28,8 +27,8 @@ use protocol::{
 
 use self::answers::{Check, Lost, check_form};
 use self::job::{Job, Stage};
-use self::rng::Rng;
 use crate::mutants::{Mutant, is};
+use crate::rng::Rng;
 use crate::roster::{Lender, Roster};
 use crate::speed::{Shape, seconds};
 use crate::trust::Standing;
@@ -177,7 +176,7 @@ impl Requester {
     pub fn new(policy: Policy, seed: u64) -> Self {
         Self {
             policy,
-            rng: Rng::new(seed),
+            rng: Rng(seed),
             connected: BTreeMap::new(),
             paths: BTreeMap::new(),
             roster: Roster::new(),

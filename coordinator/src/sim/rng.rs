@@ -1,29 +1,27 @@
-//! Seeded randomness that is the same on every machine: SplitMix64, with distributions of plain arithmetic.
+//! Seeded randomness that is the same on every machine, with distributions of plain arithmetic.
 
 use std::time::Duration;
 
-/// SplitMix64: small, fast, and enough to choose with.
+use crate::rng::Rng as SplitMix;
+
+/// The machines' own generator, with all that a world is drawn by.
 #[derive(Clone, Debug)]
-pub struct Rng(u64);
+pub struct Rng(SplitMix);
 
 impl Rng {
     /// The stream of `seed` that is called `name`, independent of its other streams: what draws from one does not shift
     /// what is drawn from another.
     pub fn new(seed: u64, name: &str) -> Self {
-        let mut rng = Self(seed ^ 0x6d61_6e79_6861_6e64);
+        let mut rng = SplitMix(seed ^ 0x6d61_6e79_6861_6e64);
         for byte in name.bytes() {
             rng.0 = rng.next() ^ u64::from(byte);
         }
-        rng
+        Self(rng)
     }
 
     /// The next 64 bits.
     pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        self.0.next()
     }
 
     /// A number below `bound`, which is not zero.

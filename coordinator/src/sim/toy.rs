@@ -2,13 +2,14 @@
 //!
 //! Its outputs depend on every byte that they may depend on, so that any mistake changes the picture.
 
+mod tiles;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use protocol::{
-    Branches, Hash, JobId, JobSpec, ModelId, ModelShape, PlanKind, Steps, Tiles, Tiling, Unit, UnitId, Work, tensor,
-};
+use protocol::{Branches, Hash, JobId, JobSpec, ModelId, ModelShape, PlanKind, Steps, Unit, UnitId, Work, tensor};
 
+use self::tiles::{Canvas, Merge, Tile, blended, tiles};
 use crate::plan::Cut;
 use crate::sim::rng::Rng;
 
@@ -84,30 +85,6 @@ pub struct Painting {
     conditioning: Option<(Hash, Arc<[u8]>)>,
     outputs: BTreeMap<UnitId, Vec<f32>>,
     pixels: Option<Vec<f32>>,
-}
-
-/// Planes of values.
-#[derive(Clone, Debug)]
-struct Canvas {
-    channels: usize,
-    rows: usize,
-    columns: usize,
-    values: Vec<f32>,
-}
-
-/// A tile's strips of rows and columns, in cells.
-#[derive(Clone, Copy)]
-struct Tile {
-    down: Strip,
-    across: Strip,
-}
-
-/// What a tile covers along one axis, and which cells of that it gives.
-#[derive(Clone, Copy)]
-struct Strip {
-    begin: usize,
-    length: usize,
-    kept: (usize, usize),
 }
 
 impl Painting {
@@ -240,10 +217,9 @@ impl Painting {
             return vec![(Work::Encode { prompt: spec.prompt.clone(), negative }, Vec::new())];
         }
         let input = |tile: Tile| tensor::to_bytes(&self.latent.region(tile));
-        let sides = |tile: Tile| (tile.down.length as u32, tile.across.length as u32);
         if self.steps_done == spec.steps {
             let decode = |tile: Tile| {
-                let (rows, columns) = sides(tile);
+                let (rows, columns) = tile.sides();
                 (Work::Decode { rows, columns }, input(tile))
             };
             return self.decode_tiles().into_iter().map(decode).collect();
@@ -258,7 +234,7 @@ impl Painting {
             return vec![(work, tensor::to_bytes(&self.latent.values))];
         }
         let denoise = |tile: Tile, branches| {
-            let (rows, columns) = sides(tile);
+            let (rows, columns) = tile.sides();
             let conditioning_rows = 1 + u32::from(spec.guided());
             let timestep = timestep(spec.steps, self.steps_done);
             Work::Denoise { conditioning, conditioning_rows, branches, timestep, rows, columns }
@@ -304,115 +280,6 @@ impl Painting {
     fn decode_tiles(&self) -> Vec<Tile> {
         tiles(self.latent.rows, self.latent.columns, blended(self.spec.layout.decode_tiles), 0, 0)
     }
-}
-
-impl Canvas {
-    fn new(channels: usize, rows: usize, columns: usize) -> Self {
-        Self { channels, rows, columns, values: vec![0.0; channels * rows * columns] }
-    }
-
-    fn region(&self, tile: Tile) -> Vec<f32> {
-        tile.places(self).into_iter().map(|place| self.values[place]).collect()
-    }
-}
-
-impl Tile {
-    fn scaled(self, factor: usize) -> Self {
-        Self { down: self.down.scaled(factor), across: self.across.scaled(factor) }
-    }
-
-    /// Where its values lie on a canvas, in order.
-    fn places(self, canvas: &Canvas) -> Vec<usize> {
-        let row = |channel, row| (channel * canvas.rows + self.down.begin + row) * canvas.columns + self.across.begin;
-        let rows = (0..canvas.channels).flat_map(|channel| (0..self.down.length).map(move |index| row(channel, index)));
-        rows.flat_map(|begin| begin..begin + self.across.length).collect()
-    }
-
-    /// Whether it gives what lies at this place.
-    fn gives(self, place: usize, canvas: &Canvas) -> bool {
-        let (row, column) = (place / canvas.columns % canvas.rows, place % canvas.columns);
-        let is_kept = |strip: Strip, index| (strip.kept.0..strip.kept.1).contains(&index);
-        is_kept(self.down, row) && is_kept(self.across, column)
-    }
-}
-
-impl Strip {
-    fn scaled(self, factor: usize) -> Self {
-        let (first, end) = self.kept;
-        Self { begin: self.begin * factor, length: self.length * factor, kept: (first * factor, end * factor) }
-    }
-}
-
-/// The mean of overlapping tiles, summed in the order in which they are added.
-struct Merge {
-    sum: Canvas,
-    times: Vec<f32>,
-}
-
-impl Merge {
-    fn new(channels: usize, rows: usize, columns: usize) -> Self {
-        let sum = Canvas::new(channels, rows, columns);
-        Self { times: vec![0.0; sum.values.len()], sum }
-    }
-
-    fn add(&mut self, tile: Tile, values: &[f32]) {
-        for (place, value) in tile.places(&self.sum).into_iter().zip(values) {
-            if !tile.gives(place, &self.sum) {
-                continue;
-            }
-            self.sum.values[place] += value;
-            self.times[place] += 1.0;
-        }
-    }
-
-    fn mean(mut self) -> Canvas {
-        for (value, times) in self.sum.values.iter_mut().zip(&self.times) {
-            *value /= times;
-        }
-        self.sum
-    }
-}
-
-/// The tiles of a canvas in a step, in canonical order: by rows.
-fn tiles(rows: usize, columns: usize, tiles: Tiles, seed: u64, step: u32) -> Vec<Tile> {
-    let mut rng = Rng::new(seed ^ u64::from(step), "shift");
-    let mut strips = |length: usize| match tiles {
-        Tiles::Whole => vec![Strip { begin: 0, length, kept: (0, length) }],
-        Tiles::Blended(Tiling { tile, overlap }) => overlapping(length, tile as usize, overlap as usize),
-        Tiles::Shifted { tile } => {
-            let shift = rng.below(tile as usize);
-            disjoint(length, tile as usize, shift)
-        }
-    };
-    let (down, across) = (strips(rows), strips(columns));
-    down.iter().flat_map(|down| across.iter().map(|across| Tile { down: *down, across: *across })).collect()
-}
-
-fn blended(tiling: Option<Tiling>) -> Tiles {
-    tiling.map_or(Tiles::Whole, Tiles::Blended)
-}
-
-/// Strips that overlap, the last one moved inside.
-fn overlapping(length: usize, tile: usize, overlap: usize) -> Vec<Strip> {
-    let tile = tile.min(length);
-    let stride = (tile - overlap.min(tile - 1)).max(1);
-    let inner = (0..=length - tile).step_by(stride);
-    let last = (!(length - tile).is_multiple_of(stride)).then_some(length - tile);
-    inner.chain(last).map(|begin| Strip { begin, length: tile, kept: (begin, begin + tile) }).collect()
-}
-
-/// Strips that share nothing, on a grid that begins at `shift`; each is evaluated as a whole tile inside the canvas.
-fn disjoint(length: usize, tile: usize, shift: usize) -> Vec<Strip> {
-    if length <= tile {
-        return vec![Strip { begin: 0, length, kept: (0, length) }];
-    }
-    let first = if shift == 0 { tile } else { shift };
-    let begins = std::iter::once(0).chain((first..length).step_by(tile));
-    let strip = |begin: usize| {
-        let end = if begin == 0 { first } else { begin + tile }.min(length);
-        Strip { begin: begin.min(length - tile), length: tile, kept: (begin, end) }
-    };
-    begins.map(strip).collect()
 }
 
 /// The timestep of a step, counted from zero.
@@ -467,7 +334,7 @@ fn row_values() -> usize {
 
 #[cfg(test)]
 mod tests {
-    use protocol::{Layout, PlanChoice, Size, Wire};
+    use protocol::{Layout, PlanChoice, Size, Tiles, Tiling, Wire};
 
     use super::*;
 

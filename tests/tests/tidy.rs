@@ -17,13 +17,32 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("net", &["protocol"]),
     ("node", &["protocol", "coordinator", "sampler", "net", "compute"]),
     ("wasm", &["protocol", "coordinator", "sampler", "net", "node"]),
-    ("relay", &["protocol", "coordinator", "net", "node"]),
-    ("tests", &["protocol", "coordinator", "sampler", "shaders", "compute", "net", "node", "relay", "xtask"]),
+    ("relay", &["protocol", "coordinator", "net", "node", "queue", "runpod", "store"]),
+    ("queue", &["protocol"]),
+    ("store", &["queue"]),
+    ("runpod", &["queue"]),
+    (
+        "tests",
+        &[
+            "protocol",
+            "coordinator",
+            "sampler",
+            "shaders",
+            "compute",
+            "net",
+            "node",
+            "queue",
+            "relay",
+            "runpod",
+            "store",
+            "xtask",
+        ],
+    ),
     ("xtask", &[]),
 ];
 
 /// Crates that do no IO, read no clock and spawn nothing.
-const PURE: &[&str] = &["protocol", "coordinator", "sampler", "shaders"];
+const PURE: &[&str] = &["protocol", "coordinator", "queue", "sampler", "shaders"];
 
 /// Where a pure crate's programs lie: they do the IO around the pure library, which never imports them.
 const PROGRAMS: &str = "bin";

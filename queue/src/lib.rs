@@ -1,0 +1,23 @@
+//! The durable queue's rules: jobs, their types, leases, money and routes, as pure state machines.
+//!
+//! Nothing here does IO or reads a clock: `store` keeps these records, `relay` drives them. Who loads a record, applies one
+//! of its methods and saves it in one transaction has done what this crate allows and nothing else.
+
+mod attempt;
+mod job;
+pub mod limits;
+mod money;
+mod names;
+mod order;
+mod time;
+
+pub use self::attempt::{Attempt, AttemptKey, AttemptState, HoldAsk, Step, Stepped};
+pub use self::job::{
+    Change, Job, JobState, Lease, LeaseError, Mode, NewJob, Outcome, Output, Progress, Quality, Source, Status,
+};
+pub use self::money::{Budget, Budgets, Entry, EntryKind, MicroUsd, OverBudget, Price, Spending};
+pub use self::names::{
+    Ask, BucketName, Endpoint, IdempotencyKey, JobId, Model, NameError, Nonce, Owner, RoomName, UserName,
+};
+pub use self::order::{Order, Task};
+pub use self::time::{Day, UnixMs};

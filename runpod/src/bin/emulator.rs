@@ -1,0 +1,3 @@
+//! `runpod-emulator`: an endpoint that behaves as RunPod's does, or misbehaves as told.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! RunPod's serverless contract: client, worker inputs and outputs, and an emulator for tests.

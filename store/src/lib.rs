@@ -1,0 +1,8 @@
+//! Keeps the queue: in SQLite for one relay, in Postgres for several, in memory as their model.
+//!
+//! Every method is one transaction: it loads records of `queue`, applies their own transitions and saves them. When it
+//! returns, what it said is durable.
+
+mod store;
+
+pub use self::store::{Beat, Claimed, Held, JobStore, Offer, Report, StoreError, Submitted, Taken, Totals};

@@ -17,10 +17,11 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("net", &["protocol"]),
     ("node", &["protocol", "coordinator", "sampler", "net", "compute"]),
     ("wasm", &["protocol", "coordinator", "sampler", "net", "node"]),
-    ("relay", &["protocol", "coordinator", "net", "node", "queue", "runpod", "store"]),
+    ("relay", &["protocol", "coordinator", "net", "node", "queue", "service", "store"]),
     ("queue", &["protocol"]),
     ("store", &["queue"]),
     ("runpod", &["queue"]),
+    ("service", &["queue", "runpod", "store"]),
     (
         "tests",
         &[

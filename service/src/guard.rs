@@ -1,0 +1,137 @@
+//! Stands before every route: who asks, and whether their token allows it. No handler runs without it.
+
+use std::sync::Arc;
+
+use axum::extract::{FromRequestParts, RawPathParams, Request, State};
+use axum::http::request::Parts;
+use axum::http::{Method, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use queue::{Job, JobId, RoomName, UserName};
+
+use crate::access::{Allowed, Right, TokenError};
+use crate::error::ApiError;
+use crate::state::App;
+
+/// What a route asks of whoever calls it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// Nothing: it tells what everybody may know.
+    Nothing,
+    /// This right in the room of the path.
+    Room(Right),
+    /// This right in the room of the path's job, and that the job is one's own, unless one operates.
+    Job(Right),
+    /// The right to operate, everywhere.
+    Operator,
+    /// A secret in the path or body, which the handler checks itself: a signed address, a nonce, a proof of membership.
+    Signed,
+}
+
+/// Who called, after the guard. Extractor of every handler behind a token.
+#[derive(Clone, Debug)]
+pub struct Caller(pub Arc<Allowed>);
+
+impl Caller {
+    /// Whose budget and whose jobs.
+    pub fn user(&self) -> &UserName {
+        &self.0.user
+    }
+
+    /// Whether they may also do this, in the same room.
+    pub fn may(&self, right: Right) -> bool {
+        self.0.rights.contains(&right) || self.0.rights.contains(&Right::Operate)
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Caller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let missing = || ApiError::ours("this route forgot to ask for a token");
+        parts.extensions.get::<Self>().cloned().ok_or_else(missing)
+    }
+}
+
+/// The job that the path names, loaded by the guard: extractor of handlers behind [`Need::Job`].
+#[derive(Clone, Debug)]
+pub struct OwnJob(pub Job);
+
+impl<S: Sync> FromRequestParts<S> for OwnJob {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let missing = || ApiError::ours("this route forgot to ask for a job");
+        parts.extensions.get::<Self>().cloned().ok_or_else(missing)
+    }
+}
+
+/// The guard of one route.
+pub(crate) async fn stand(
+    State((app, need)): State<(App, Need)>,
+    path: RawPathParams,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    match pass(&app, need, &path, &mut request).await {
+        Ok(()) => next.run(request).await,
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn pass(app: &App, need: Need, path: &RawPathParams, request: &mut Request) -> Result<(), ApiError> {
+    let named = |name| path.iter().find(|(key, _)| *key == name).map(|(_, value)| value.to_owned());
+    let now = app.clock.now();
+    let allowed = match need {
+        Need::Nothing | Need::Signed => return Ok(()),
+        Need::Operator => app.mint.check(&token(request)?, Right::Operate, None, now)?,
+        Need::Room(right) => {
+            let room = named("room").unwrap_or_default();
+            let room = RoomName::new(room).map_err(|error| ApiError::wrong(error.to_string()))?;
+            app.mint.check(&token(request)?, right, Some(&room), now)?
+        }
+        Need::Job(right) => {
+            let token = token(request)?;
+            let (job, allowed) = own_job(app, &token, right, named("id").unwrap_or_default()).await?;
+            request.extensions_mut().insert(OwnJob(job));
+            allowed
+        }
+    };
+    request.extensions_mut().insert(Caller(Arc::new(allowed)));
+    Ok(())
+}
+
+/// The job, if the token allows `right` in its room and it is the holder's own. A job of others is no different from none.
+async fn own_job(app: &App, token: &str, right: Right, id: String) -> Result<(Job, Allowed), ApiError> {
+    let now = app.clock.now();
+    let none = || ApiError::not_found("there is no such job");
+    let job = match JobId::new(id) {
+        Ok(id) => app.store.job(&id).await?,
+        Err(_) => None,
+    };
+    let Some(job) = job else {
+        // A token that is not one must not learn even that.
+        app.mint.read_only(token, now)?;
+        return Err(none());
+    };
+    let allowed = match app.mint.check(token, right, Some(&job.order.room), now) {
+        Ok(allowed) => allowed,
+        Err(TokenError::NotAllowed) => return Err(none()),
+        Err(error) => return Err(error.into()),
+    };
+    let is_own = allowed.user == job.order.user || allowed.rights.contains(&Right::Operate);
+    if is_own { Ok((job, allowed)) } else { Err(none()) }
+}
+
+/// The token of a request: `Authorization: Bearer T`, or `Authorization: T` as RunPod's workers send it, or `?access_token=T`
+/// where a browser's `EventSource` and `WebSocket` cannot set headers.
+pub(crate) fn token(request: &Request) -> Result<String, ApiError> {
+    let missing = || ApiError::unauthorised("a token is missing; send it as `Authorization: Bearer TOKEN`");
+    if let Some(header) = request.headers().get(header::AUTHORIZATION) {
+        let text = header.to_str().map_err(|_| missing())?.trim();
+        return Ok(text.strip_prefix("Bearer ").unwrap_or(text).trim().to_owned());
+    }
+    let query = request.uri().query().filter(|_| request.method() == Method::GET).unwrap_or_default();
+    let token = query.split('&').find_map(|pair| pair.strip_prefix("access_token="));
+    token.map(str::to_owned).ok_or_else(missing)
+}

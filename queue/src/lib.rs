@@ -4,6 +4,7 @@
 //! of its methods and saves it in one transaction has done what this crate allows and nothing else.
 
 mod attempt;
+mod catalogue;
 mod job;
 pub mod limits;
 mod money;
@@ -12,12 +13,13 @@ mod order;
 mod time;
 
 pub use self::attempt::{Attempt, AttemptKey, AttemptState, HoldAsk, Step, Stepped};
+pub use self::catalogue::{Catalogue, CatalogueError, Engine, Fallback, JobType, Tier, TypeLimits};
 pub use self::job::{
     Change, Job, JobState, Lease, LeaseError, Mode, NewJob, Outcome, Output, Progress, Quality, Source, Status,
 };
 pub use self::money::{Budget, Budgets, Entry, EntryKind, MicroUsd, OverBudget, Price, Spending};
 pub use self::names::{
-    Ask, BucketName, Endpoint, IdempotencyKey, JobId, Model, NameError, Nonce, Owner, RoomName, UserName,
+    Ask, BucketName, Endpoint, IdempotencyKey, JobId, Model, NameError, Nonce, Owner, QueueName, RoomName, UserName,
 };
 pub use self::order::{Order, Task};
 pub use self::time::{Day, UnixMs};

@@ -88,6 +88,10 @@ name!(
     Ask, "a job type", NAME_BYTES_MAX
 );
 name!(
+    /// What a job type is served by: the endpoints that are configured for this name.
+    QueueName, "a queue", NAME_BYTES_MAX
+);
+name!(
     /// Chosen by whoever submits, so that asking twice is one job.
     IdempotencyKey, "an idempotency key", IDEMPOTENCY_KEY_BYTES_MAX
 );

@@ -4,6 +4,7 @@
 //! of its methods and saves it in one transaction has done what this crate allows and nothing else.
 
 mod attempt;
+mod capability;
 mod catalogue;
 mod job;
 pub mod limits;
@@ -13,6 +14,7 @@ mod order;
 mod time;
 
 pub use self::attempt::{Attempt, AttemptKey, AttemptState, HoldAsk, Step, Stepped};
+pub use self::capability::{Capability, Present};
 pub use self::catalogue::{Catalogue, CatalogueError, Engine, Fallback, JobType, Tier, TypeLimits};
 pub use self::job::{
     Change, Job, JobState, Lease, LeaseError, Mode, NewJob, Outcome, Output, Progress, Quality, Source, Status,

@@ -11,6 +11,7 @@ pub mod limits;
 mod money;
 mod names;
 mod order;
+mod submission;
 mod time;
 
 pub use self::attempt::{Attempt, AttemptKey, AttemptState, HoldAsk, Step, Stepped};
@@ -24,4 +25,5 @@ pub use self::names::{
     Ask, BucketName, Endpoint, IdempotencyKey, JobId, Model, NameError, Nonce, Owner, QueueName, RoomName, UserName,
 };
 pub use self::order::{Order, Task};
+pub use self::submission::{Checked, OrderError, StoredFile, Submission};
 pub use self::time::{Day, UnixMs};

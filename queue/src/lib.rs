@@ -4,6 +4,7 @@
 //! of its methods and saves it in one transaction has done what this crate allows and nothing else.
 
 mod attempt;
+mod breaker;
 mod capability;
 mod catalogue;
 mod job;
@@ -15,6 +16,7 @@ mod submission;
 mod time;
 
 pub use self::attempt::{Attempt, AttemptKey, AttemptState, HoldAsk, Step, Stepped};
+pub use self::breaker::{Breaker, BreakerState, Fault};
 pub use self::capability::{Capability, Present};
 pub use self::catalogue::{Catalogue, CatalogueError, Engine, Fallback, JobType, Tier, TypeLimits};
 pub use self::job::{

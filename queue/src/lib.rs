@@ -12,6 +12,7 @@ pub mod limits;
 mod money;
 mod names;
 mod order;
+mod router;
 mod submission;
 mod time;
 
@@ -27,5 +28,9 @@ pub use self::names::{
     Ask, BucketName, Endpoint, IdempotencyKey, JobId, Model, NameError, Nonce, Owner, QueueName, RoomName, UserName,
 };
 pub use self::order::{Order, Task};
+pub use self::router::{
+    Bid, CloudBar, CloudOffer, Decision, Local, Offer, Peers, Placement, Processor, Rejection, Route, RouteRules,
+    RunPod, Workers, route,
+};
 pub use self::submission::{Checked, OrderError, StoredFile, Submission};
 pub use self::time::{Day, UnixMs};

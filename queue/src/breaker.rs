@@ -34,6 +34,8 @@ pub enum BreakerState {
     Probing {
         /// Since when.
         since: UnixMs,
+        /// Since when it was open before.
+        opened: UnixMs,
         /// Why it was open.
         fault: Fault,
     },
@@ -63,8 +65,11 @@ impl Breaker {
         if self.is_open(now) {
             return false;
         }
-        if let BreakerState::Open { fault, .. } | BreakerState::Probing { fault, .. } = self.state {
-            self.state = BreakerState::Probing { since: self.latest, fault };
+        match self.state {
+            BreakerState::Closed => {}
+            BreakerState::Open { since: opened, fault } | BreakerState::Probing { opened, fault, .. } => {
+                self.state = BreakerState::Probing { since: self.latest, opened, fault };
+            }
         }
         true
     }
@@ -72,10 +77,8 @@ impl Breaker {
     /// The admitted job did not go after all, which says nothing about the endpoint: another one may probe it.
     pub fn withdraw(&mut self, now: UnixMs) {
         self.see(now);
-        if let BreakerState::Probing { fault, .. } = self.state {
-            // It has cooled down already.
-            let since = UnixMs(self.latest.0.saturating_sub(BREAKER_COOL_DOWN.as_millis() as u64));
-            self.state = BreakerState::Open { since, fault };
+        if let BreakerState::Probing { opened, fault, .. } = self.state {
+            self.state = BreakerState::Open { since: opened, fault };
         }
     }
 

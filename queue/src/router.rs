@@ -246,7 +246,7 @@ impl fmt::Display for Rough {
             60..600 => 30,
             600.. => 300,
         };
-        let seconds = seconds.next_multiple_of(step);
+        let seconds = seconds.div_ceil(step).saturating_mul(step);
         if seconds < 120 { write!(formatter, "{seconds} s") } else { write!(formatter, "{} min", seconds.div_ceil(60)) }
     }
 }

@@ -101,8 +101,11 @@ fn a_clock_that_goes_back_closes_nothing() {
     let mut failing = Breaker::default();
     failing.fail(Fault::Failure, START);
     failing.fail(Fault::Failure, UnixMs(0));
-    assert!(failing.fail(Fault::Failure, UnixMs(5)), "failures of a wrong clock count all the same");
-    assert!(failing.is_open(UnixMs(0)));
+    assert!(failing.fail(Fault::Failure, later(1)), "a failure of a wrong clock counts all the same");
+    let mut behind = Breaker::default();
+    behind.admit(START);
+    behind.fail(Fault::OutOfFunds, UnixMs(0));
+    assert!(behind.is_open(later(299)), "it has not cooled down since the wrong time");
 }
 
 #[test]

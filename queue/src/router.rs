@@ -52,7 +52,7 @@ pub struct Bid {
     pub eta: Duration,
     /// What it would cost.
     pub cost: MicroUsd,
-    /// Which endpoint; only of the cloud.
+    /// Which endpoint: always of the cloud, never of workers.
     pub endpoint: Option<Endpoint>,
 }
 

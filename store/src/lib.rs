@@ -3,6 +3,7 @@
 //! Every method is one transaction: it loads records of `queue`, applies their own transitions and saves them. When it
 //! returns, what it said is durable.
 
+pub mod limits;
 mod store;
 
 pub use self::store::{Beat, Claimed, Held, JobStore, Offer, Report, StoreError, Submitted, Taken, Totals};

@@ -6,12 +6,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use queue::{
     Ask, Attempt, AttemptKey, Budgets, Change, Day, Endpoint, Entry, HoldAsk, Job, JobId, Lease, LeaseError, MicroUsd,
-    Model, NewJob, Outcome, OverBudget, Owner, Progress, RoomName, Source, Spending, Status, Step, Stepped, UnixMs,
-    UserName,
+    Model, NewJob, Outcome, OverBudget, Owner, Progress, RoomName, Source, Spending, Step, Stepped, UnixMs, UserName,
 };
 use tokio::sync::broadcast;
 
-/// The database failed; nothing of the call has happened, unless it says so.
+use crate::limits::NONCE_BYTES_MAX;
+
+/// Why a call has no answer: nothing of it has happened, unless it says so.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     /// It cannot be reached or refuses.
@@ -26,6 +27,9 @@ pub enum StoreError {
     /// A room has as many unfinished jobs as it may.
     #[error("the queue of this room is full ({0} jobs); wait for some to end")]
     Full(usize),
+    /// Nobody fetches what a job streams.
+    #[error("{0} items that this job streamed wait to be fetched; nothing more is kept until they are")]
+    Unfetched(usize),
 }
 
 /// A job that was submitted.
@@ -77,7 +81,8 @@ pub enum Held {
     Taken(Box<Taken>, Box<Attempt>),
     /// A budget is in the way.
     Refused(OverBudget),
-    /// The job does not wait any more, or an attempt of it is still open, or it has had as many as it may.
+    /// The job does not wait any more, is [`queue::Mode::Local`], has an attempt that is not settled, or has had as many as it
+    /// may; or the nonce was used before.
     NotNow,
 }
 
@@ -126,17 +131,19 @@ pub struct Report {
 /// in memory.
 #[async_trait]
 pub trait JobStore: Send + Sync + 'static {
-    /// Queues a job under `id`, or finds the one that its room and user submitted under the same idempotency key.
+    /// Queues a job under `id`, or finds the one that its room and user submitted under the same idempotency key; else the one
+    /// under this id, so that a call whose answer was lost may be repeated. A room that is full ([`StoreError::Full`]) still
+    /// answers for jobs it has. Submissions at the same moment may pass the limit by as many as they are.
     async fn submit(&self, id: JobId, order: NewJob, now: UnixMs) -> Result<Submitted, StoreError>;
 
     /// One job.
     async fn job(&self, id: &JobId) -> Result<Option<Job>, StoreError>;
 
-    /// The unfinished jobs of a room (of all rooms if `None`): those being done first, then those waiting by rank; then the
-    /// newest finished ones; `count_max` in all.
+    /// The unfinished jobs of a room (of all rooms if `None`): those being done first, then those waiting, each by rank; then
+    /// the finished ones, the newest first; `count_max` in all. Where these are equal, the lower id goes first.
     async fn list(&self, room: Option<&RoomName>, count_max: usize) -> Result<Vec<Job>, StoreError>;
 
-    /// How many jobs that this one's room-mates must wait for as well stand before it; `None` unless it waits.
+    /// How many waiting jobs of its room stand before it; `None` unless it waits.
     async fn position(&self, id: &JobId) -> Result<Option<u64>, StoreError>;
 
     /// The waiting jobs of every room by rank, for the router; `count_max` at most.
@@ -146,11 +153,12 @@ pub trait JobStore: Send + Sync + 'static {
     /// of a lease keeps it: one offer, one new lease.
     async fn take(&self, offer: &Offer, now: UnixMs) -> Result<Option<Taken>, StoreError>;
 
-    /// Renews a lease.
+    /// Renews a lease, of a worker or of the cloud.
     async fn beat(&self, id: &JobId, fence: u64, progress: Option<Progress>, now: UnixMs) -> Result<Beat, StoreError>;
 
-    /// Ends a lease of a worker. `saving` goes into the ledger if the job is completed by it: what the cloud would have
-    /// charged. `None` if there is no such job.
+    /// Ends a lease of a worker. `saving` goes into the ledger if the job is completed by it and it is not nothing: what the
+    /// cloud would have charged. `None` if there is no such job. What the outcome says about cost is not believed: a worker
+    /// charges nothing. The cloud's lease ends by [`Self::settle`] alone, so its fence is stale here.
     async fn finish(
         &self,
         id: &JobId,
@@ -166,7 +174,7 @@ pub trait JobStore: Send + Sync + 'static {
     /// Fails a job that waits ([`Job::refuse`]).
     async fn refuse(&self, id: &JobId, reason: &str, now: UnixMs) -> Result<Change, StoreError>;
 
-    /// Has a failed job wait again.
+    /// Has a failed job wait again, unless its room is full; `None` if there is none.
     async fn retry(&self, id: &JobId) -> Result<Option<Change>, StoreError>;
 
     /// Makes a waiting job one of another type, model, input and expected time; remembers what it was first.
@@ -179,29 +187,36 @@ pub trait JobStore: Send + Sync + 'static {
         expected: Duration,
     ) -> Result<bool, StoreError>;
 
-    /// Writes down why a waiting job goes where it goes; the version rises only if the text differs.
+    /// Writes down why a waiting job goes where it goes; the version rises only if the text differs. Any other job stays as
+    /// it is.
     async fn explain(&self, id: &JobId, route: &str) -> Result<(), StoreError>;
 
-    /// Removes all waiting jobs of a room by cancelling them; says how many.
+    /// Removes all waiting jobs of a room by cancelling them; says how many. A large room takes several transactions, so some
+    /// may be taken meanwhile.
     async fn purge(&self, room: &RoomName, now: UnixMs) -> Result<u64, StoreError>;
 
-    /// Ends every worker's lease that is over; gives the jobs that changed.
+    /// Ends the workers' leases that are over, the oldest first; gives the jobs that changed, which are as many as
+    /// [`crate::limits::EXPIRED_MAX`] at most: the rest are the next call's.
     async fn expire(&self, now: UnixMs) -> Result<Vec<Job>, StoreError>;
 
-    /// Hands back every lease whose owner is this one.
+    /// Hands back every lease of this worker; those of the cloud are left to their attempts.
     async fn hand_back(&self, owner: &Owner, now: UnixMs) -> Result<u64, StoreError>;
 
-    /// Appends to what a job streams (JSON text of one item).
+    /// Appends to what a job streams (JSON text of one item); does not renew the lease. Nothing is dropped unseen: see
+    /// [`StoreError::Unfetched`].
     async fn push_chunk(&self, id: &JobId, fence: u64, chunk: String) -> Result<Beat, StoreError>;
 
     /// Takes what a job has streamed since it was last asked, in order.
     async fn drain_chunks(&self, id: &JobId) -> Result<Vec<String>, StoreError>;
 
-    /// Forgets jobs that ended before `before`, with their chunks; attempts and ledger stay. Says how many.
+    /// Forgets jobs that ended before `before`, and the oldest of more than [`crate::limits::FINISHED_MAX`], with their chunks
+    /// and idempotency keys; says how many. Attempts, ledger and the report's counts stay, and so does every job of an
+    /// attempt that is not settled. Many jobs take several transactions.
     async fn forget(&self, before: UnixMs) -> Result<u64, StoreError>;
 
     /// In one transaction: asks the budgets, holds the worst case, and gives the waiting job to the cloud. `nonce` is 128
-    /// random bits.
+    /// random bits. No budget reaches further than [`crate::limits::SPENT_MAX`]. Attempts of one job are counted even if it
+    /// was forgotten and its id used again.
     async fn hold(
         &self,
         id: &JobId,
@@ -211,14 +226,18 @@ pub trait JobStore: Send + Sync + 'static {
         now: UnixMs,
     ) -> Result<Held, StoreError>;
 
-    /// Takes a step of an attempt and writes the entries it gives; `None` if there is none.
+    /// Takes a step of an attempt and writes the entries it gives; `None` if there is none. [`Step::Settle`] is refused: only
+    /// [`Self::settle`] ends the job's lease with it.
     async fn step(&self, key: &AttemptKey, step: Step, now: UnixMs) -> Result<Option<(Stepped, Attempt)>, StoreError>;
 
     /// Settles an ended attempt and ends the cloud's lease with this outcome, if that lease is still the job's; the
-    /// outcome's cost is replaced by the attempt's. All in one transaction, so that nothing is charged twice or lost.
+    /// outcome's cost is replaced by the attempt's, which the job bears even if it was called off. All in one transaction, so
+    /// that nothing is charged twice or lost. Changes nothing if the attempt is open or settled; gives the job as it is then,
+    /// `None` if there is no such attempt.
     async fn settle(&self, key: &AttemptKey, outcome: Outcome, now: UnixMs) -> Result<Option<Job>, StoreError>;
 
-    /// Lets a worker of the cloud begin, once: by nonce alone, which names one attempt.
+    /// Lets a worker of the cloud begin, once: by nonce alone, which names one attempt. Refused without a trace unless the job
+    /// is still under the attempt's lease.
     async fn claim(&self, nonce: &str, remote: Option<String>, now: UnixMs) -> Result<Claimed, StoreError>;
 
     /// One attempt.
@@ -228,22 +247,24 @@ pub trait JobStore: Send + Sync + 'static {
     async fn attempt_by_nonce(&self, nonce: &str) -> Result<Option<Attempt>, StoreError>;
 
     /// Renews the attempts that `driver` drives and takes over those whose driver is not heard of: all unsettled ones that
-    /// it is to drive now.
+    /// it is to drive now, by key.
     async fn adopt(&self, driver: &Owner, now: UnixMs) -> Result<Vec<Attempt>, StoreError>;
 
     /// What is held or charged, for these.
     async fn spending(&self, room: &RoomName, user: &UserName, day: Day) -> Result<Spending, StoreError>;
 
-    /// The ledger's entries after `after` (0 for all), with their numbers; `count_max` at most.
+    /// The ledger's entries after `after` (0 for all), with their numbers, which count from 1 without a gap; `count_max` at
+    /// most. Who has read up to a number has read all that will ever be before it.
     async fn ledger(&self, after: u64, count_max: usize) -> Result<Vec<(u64, Entry)>, StoreError>;
 
     /// What was spent and saved; of one room if given.
     async fn report(&self, room: Option<&RoomName>) -> Result<Report, StoreError>;
 
-    /// How many jobs there are; of one room if given.
+    /// How many jobs there are that are not forgotten; of one room if given.
     async fn totals(&self, room: Option<&RoomName>) -> Result<Totals, StoreError>;
 
-    /// The mean time that finished jobs of a type took lately (of the newest 20), by who did them; `None` where none did.
+    /// The mean time that completed jobs of a type took lately (of the newest [`crate::limits::MEASURED_JOBS`]), by who did
+    /// them, in whole milliseconds; `None` where none did.
     async fn measured(&self, ask: &Ask, source: Source) -> Result<Option<Duration>, StoreError>;
 
     /// Remembers the newest failures of an endpoint for its breaker, across restarts and relays: JSON text of its state.
@@ -252,13 +273,26 @@ pub trait JobStore: Send + Sync + 'static {
     /// See [`Self::breaker`].
     async fn set_breaker(&self, endpoint: &Endpoint, state: String) -> Result<(), StoreError>;
 
-    /// Ids of jobs as they change, also where another relay changed them; who lags loads anew.
+    /// Ids of jobs as they change or stream, also where another relay changed them; who lags loads anew. A hint: an id may come
+    /// twice, and the last ones of a relay that dies may not reach the others, so who waits looks again now and then.
     fn changes(&self) -> broadcast::Receiver<Arc<JobId>>;
 
     /// Waits until everything accepted is durable, and closes.
     async fn close(&self);
 }
 
-/// Statuses in the order of their numbers in the database.
-pub(crate) const STATUSES: [Status; 5] =
-    [Status::Queued, Status::Processing, Status::Completed, Status::Failed, Status::Cancelled];
+/// `outcome` as a worker may say it, or as it is before the attempt's cost is known: without a cost.
+pub(crate) fn without_cost(outcome: Outcome) -> Outcome {
+    match outcome {
+        Outcome::Completed { output, cost: _ } => Outcome::Completed { output, cost: MicroUsd::default() },
+        Outcome::Failed { reason, is_final, cost: _ } => {
+            Outcome::Failed { reason, is_final, cost: MicroUsd::default() }
+        }
+        Outcome::HandedBack => Outcome::HandedBack,
+    }
+}
+
+/// Whether a nonce can be one of ours; anything else is no business of a database.
+pub(crate) fn is_nonce(text: &str) -> bool {
+    text.len() <= NONCE_BYTES_MAX && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
+}

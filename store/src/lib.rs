@@ -4,6 +4,8 @@
 //! returns, what it said is durable.
 
 pub mod limits;
+mod memory;
 mod store;
 
+pub use self::memory::Memory;
 pub use self::store::{Beat, Claimed, Held, JobStore, Offer, Report, StoreError, Submitted, Taken, Totals};

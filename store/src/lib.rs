@@ -3,9 +3,15 @@
 //! Every method is one transaction: it loads records of `queue`, applies their own transitions and saves them. When it
 //! returns, what it said is durable.
 
+mod announce;
 pub mod limits;
 mod memory;
+mod open;
+mod postgres;
+mod sql;
+mod sqlite;
 mod store;
 
 pub use self::memory::Memory;
+pub use self::open::open;
 pub use self::store::{Beat, Claimed, Held, JobStore, Offer, Report, StoreError, Submitted, Taken, Totals};

@@ -11,6 +11,8 @@ mod postgres;
 mod sql;
 mod sqlite;
 mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use self::memory::Memory;
 pub use self::open::open;

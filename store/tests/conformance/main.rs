@@ -1,0 +1,67 @@
+//! Every store answers as the one in memory does: random sequences of all calls, compared answer by answer.
+//!
+//! `MANYHANDS_STORE_SEQUENCES` says how many sequences there are.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::sync::atomic::Ordering;
+
+use proptest::test_runner::{Config, TestCaseError, TestError, TestRunner};
+use proptest_state_machine::ReferenceStateMachine;
+use store::limits::Limits;
+use store::testing::{Postgres, Sync, Volatile};
+use tokio::runtime::Runtime;
+
+use self::calls::Machine;
+use self::pair::Pair;
+
+mod calls;
+mod invariants;
+mod pair;
+
+/// So small that sequences reach them.
+const LIMITS: Limits = Limits { unfinished_per_room_max: 6, finished_max: 5, chunks_max: 3 };
+
+#[test]
+fn sqlite_answers_as_memory_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", folder.path().join("queue.db").display());
+    conforms(&url);
+}
+
+#[test]
+fn postgres_answers_as_memory_does() {
+    let runtime = Runtime::new().unwrap();
+    match runtime.block_on(Postgres::start(Sync::Off)) {
+        Ok(postgres) => conforms(postgres.url()),
+        Err(reason) => println!("SKIPPED postgres_answers_as_memory_does because {reason}"),
+    }
+}
+
+fn conforms(url: &str) {
+    let runtime = Runtime::new().unwrap();
+    let database = runtime.block_on(Volatile::open(url, LIMITS)).unwrap();
+    let sequences = std::env::var("MANYHANDS_STORE_SEQUENCES").map_or(64, |text| text.parse().unwrap());
+    let config = Config { cases: sequences, failure_persistence: None, ..Config::default() };
+    let mut runner = TestRunner::new(config);
+    let strategy = Machine::sequential_strategy(20..=40);
+    let outcome = runner.run(&strategy, |(setup, calls, seen)| {
+        runtime.block_on(async {
+            database.erase().await.unwrap();
+            let mut pair = Pair::new(setup, database.store(), LIMITS);
+            for call in calls {
+                if let Some(seen) = &seen {
+                    seen.fetch_add(1, Ordering::SeqCst);
+                }
+                pair.make(&call).await.map_err(TestCaseError::fail)?;
+            }
+            pair.compare_all().await.map_err(TestCaseError::fail)
+        })
+    });
+    runtime.block_on(database.store().close());
+    match outcome {
+        Ok(()) => println!("{sequences} sequences"),
+        Err(TestError::Fail(reason, (setup, calls, _))) => panic!("{reason}\nwith {setup:?}\nafter {calls:#?}"),
+        Err(TestError::Abort(reason)) => panic!("{reason}"),
+    }
+}

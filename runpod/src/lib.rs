@@ -1,1 +1,18 @@
 //! RunPod's serverless contract: client, worker inputs and outputs, and an emulator for tests.
+//!
+//! The contract is read from the vendor's pages and SDKs: what it promises is relied upon, what it leaves open is read
+//! leniently, and whatever an endpoint sends is bounded ([`limits`]) and never trusted with the key ([`Key`]).
+
+mod client;
+mod contract;
+mod key;
+pub mod limits;
+mod pace;
+
+pub use self::client::{BaseError, CallError, Client, ClientLimits, RunError, WaitError};
+pub use self::contract::{
+    Complaint, End, Failure, FailureKind, Health, JobCounts, JobStatus, Policy, RemoteId, RemoteIdError, RunRequest,
+    Status, Streamed, Unreadable, WorkerCounts,
+};
+pub use self::key::{Key, KeyError};
+pub use self::pace::{backoff, poll_pause};

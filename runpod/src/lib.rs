@@ -6,6 +6,8 @@
 mod adapters;
 mod client;
 mod contract;
+#[cfg(feature = "emulator")]
+pub mod emulator;
 mod key;
 pub mod limits;
 mod pace;

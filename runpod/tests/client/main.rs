@@ -1,0 +1,8 @@
+//! Our client against the emulated endpoint: what it may believe, and what it does when the endpoint misbehaves.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod behaviours;
+mod operations;
+mod platform;
+mod stage;

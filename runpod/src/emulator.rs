@@ -153,6 +153,11 @@ impl Emulator {
         self.shared.wait(Duration::MAX, |platform, _| (!platform.is_running(id.as_str())).then_some(())).await;
     }
 
+    /// Waits until no job waits or runs.
+    pub async fn settled(&self) {
+        self.shared.wait(Duration::MAX, |platform, _| platform.is_settled().then_some(())).await;
+    }
+
     /// Ends it, and waits until it has ended.
     pub async fn stop(mut self) {
         self.stop.take();

@@ -1,5 +1,6 @@
 //! The endpoint's key: goes into one header, and nowhere else.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::hint::black_box;
 use std::mem::take;
@@ -16,7 +17,8 @@ const REDACTED: &str = "(redacted)";
 #[error("a key is 1 to {KEY_BYTES_MAX} visible ASCII characters")]
 pub struct KeyError;
 
-/// A key, never printed, and overwritten when dropped. The copies that the HTTP client makes of the header are its own.
+/// A key, never printed, and overwritten when dropped. The header made of it for a call is not overwritten: its copies are the
+/// HTTP client's.
 #[derive(Clone)]
 pub struct Key(String);
 
@@ -29,8 +31,8 @@ impl Key {
     }
 
     /// `text` without this key: an endpoint may repeat what it was sent.
-    pub(crate) fn redact(&self, text: &str) -> String {
-        text.replace(&self.0, REDACTED)
+    pub(crate) fn redact<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        if text.contains(&self.0) { Cow::Owned(text.replace(&self.0, REDACTED)) } else { Cow::Borrowed(text) }
     }
 
     /// `Bearer` and the key, marked so that the HTTP client does not print it either.
@@ -69,8 +71,12 @@ mod tests {
     #[test]
     fn a_key_is_never_printed() {
         let key = Key::new("rpa_CANARY\n").unwrap();
-        for text in [format!("{key}"), format!("{key:?}"), format!("{:?}", key.bearer()), key.redact("at rpa_CANARY!")]
-        {
+        for text in [
+            format!("{key}"),
+            format!("{key:?}"),
+            format!("{:?}", key.bearer()),
+            key.redact("at rpa_CANARY!").into_owned(),
+        ] {
             assert!(!text.contains("CANARY"), "{text}");
         }
         assert_eq!(key.bearer().as_bytes(), b"Bearer rpa_CANARY");

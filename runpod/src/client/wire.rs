@@ -175,15 +175,14 @@ impl Reply {
             status @ 400..=499 => return Err(RunError::Refused { status, reason: reason() }),
             status => return Err(RunError::Unknown { reason: format!("{status} {}", reason()) }),
         }
-        let unknown = |wrong: Unreadable| RunError::Unknown { reason: wrong.to_string() };
-        serde_json::from_slice(&self.body).map_err(|_| unknown(Unreadable::NotJson))
+        self.value(key).map_err(|wrong| RunError::Unknown { reason: wrong.to_string() })
     }
 
     /// What a call that starts nothing was answered.
     pub(crate) fn answered(self, key: &Key, about: About) -> Result<Value, CallError> {
         let reason = || self.reason(key);
         match self.status {
-            200..=299 => Ok(serde_json::from_slice(&self.body).map_err(|_| Unreadable::NotJson)?),
+            200..=299 => Ok(self.value(key)?),
             404 if about == About::Job => Err(CallError::Gone),
             429 => Err(CallError::Throttled { retry_after: self.retry_after }),
             402 => Err(CallError::OutOfFunds { reason: reason() }),
@@ -194,9 +193,16 @@ impl Reply {
         }
     }
 
+    /// The body, in which the key is redacted wherever a worker's complaint or result may have got it from.
+    fn value(&self, key: &Key) -> Result<Value, Unreadable> {
+        let text = std::str::from_utf8(&self.body).map_err(|_| Unreadable::NotJson)?;
+        serde_json::from_str(&key.redact(text)).map_err(|_| Unreadable::NotJson)
+    }
+
     /// What a refusal says to people: its `error`, or its text unless that is a web page.
     fn reason(&self, key: &Key) -> String {
-        let text = key.redact(&String::from_utf8_lossy(&self.body));
+        let text = String::from_utf8_lossy(&self.body);
+        let text = key.redact(&text);
         match serde_json::from_str::<Value>(&text) {
             Ok(value) => Complaint::read(value.get("error").unwrap_or(&value)).message,
             Err(_) if text.trim_start().starts_with('<') => Complaint::new("").message,
@@ -283,6 +289,12 @@ mod tests {
         let error = reply(400, "bad header: Bearer rpa_CANARY").started(&key()).unwrap_err();
         assert!(!error.to_string().contains("CANARY"), "{error}");
         assert!(error.to_string().contains("bad header"));
+    }
+
+    #[test]
+    fn a_result_that_repeats_the_key_is_read_without_it() {
+        let value = reply(200, "{\"status\":\"FAILED\",\"error\":\"401 for rpa_CANARY\"}").answered(&key(), About::Job);
+        assert_eq!(value.unwrap()["error"], "401 for (redacted)");
     }
 
     #[test]

@@ -15,15 +15,14 @@ pub(crate) async fn attend(shared: Arc<Shared>) {
     let mut deeds = JoinSet::new();
     loop {
         let (due, next) = shared.look(|platform, now| platform.advance(now));
-        if !due.is_empty() {
-            shared.changed.send_replace(());
-        }
+        // Whatever time has brought, whoever waits may look at it.
+        shared.changed.send_replace(());
         for deed in due {
             deeds.spawn(attend_to(Arc::clone(&shared), deed));
         }
         tokio::select! {
             () = shared.stirred.notified() => {}
-            () = shared.clock.until(next) => { shared.changed.send_replace(()); }
+            () = shared.clock.until(next) => {}
             Some(_) = deeds.join_next() => {}
         }
     }

@@ -186,6 +186,11 @@ impl Platform {
         self.queue.iter().any(|waiting| waiting.id == id) || self.runs.values().any(|run| run.id == id)
     }
 
+    /// Whether nothing waits for a worker or has one.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.queue.is_empty() && self.runs.is_empty()
+    }
+
     /// Calls a job off; one that has ended stays as it is.
     pub(crate) fn cancel(&mut self, id: &str, now: Duration) -> Option<Value> {
         self.catch_up(now);

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod behaviours;
+mod chaos;
 mod operations;
 mod platform;
 mod stage;
+mod wire;

@@ -148,8 +148,8 @@ async fn the_sdks_client_runs_waits_streams_cancels_purges_and_asks_for_health()
     let Some(python) = python() else { return };
     let settings = Settings { key: KEY.to_owned(), speed: 20.0, workers_max: 1, ..Settings::default() };
     let emulator = Emulator::start(settings).await.unwrap();
-    // The fifth job keeps the one worker busy.
-    let next = vec![None, None, None, None, Some(Behaviour::Overrun)];
+    // The fourth job does not end before it is cancelled, and the fifth keeps the one worker busy.
+    let next = vec![None, None, None, Some(Behaviour::Overrun), Some(Behaviour::Overrun)];
     emulator.behave(Orders { next, ..Orders::default() });
     let mut script = Script::start(python, "client.py", &client_environment(&emulator));
     let report = script.report().await;

@@ -10,7 +10,7 @@ use crate::stage::{CANARY, LONG, Relay, client, request, settings, start};
 
 /// A client that does not wait long and reads little.
 fn impatient(emulator: &Emulator) -> Client {
-    let call_time_max = Duration::from_millis(500);
+    let call_time_max = Duration::from_secs(1);
     client(&emulator.base(), ClientLimits { call_time_max, ..ClientLimits::default() })
 }
 
@@ -32,9 +32,11 @@ async fn failed(behaviour: Behaviour) -> runpod::Failure {
 
 /// The error of `/run`, and whether the endpoint took the job all the same.
 async fn refused(behaviour: Behaviour) -> (RunError, bool) {
-    let (emulator, _) = start(settings()).await;
+    let (emulator, patient) = start(settings()).await;
     emulator.behave(Orders::next(behaviour));
-    let error = impatient(&emulator).run(&request("one")).await.unwrap_err();
+    let is_slow = matches!(behaviour, Behaviour::TimeoutAfterAccept | Behaviour::SlowBody);
+    let client = if is_slow { impatient(&emulator) } else { patient };
+    let error = client.run(&request("one")).await.unwrap_err();
     assert!(!format!("{error} {error:?}").contains(CANARY), "{error:?}");
     (error, emulator.meter().jobs_taken > 0)
 }

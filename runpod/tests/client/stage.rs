@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::routing::{get, post, put};
+use axum::routing::{post, put};
 use axum::{Json, Router};
 use runpod::emulator::{Emulator, Settings};
 use runpod::{Client, ClientLimits, Key, RunRequest};
@@ -65,7 +65,6 @@ impl Relay {
             .route("/claim", post(claim))
             .route("/files/{name}", put(keep))
             .route("/hook", post(hear))
-            .route("/away", get(|| async { StatusCode::NOT_FOUND }))
             .with_state(relay.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
         relay

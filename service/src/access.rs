@@ -142,6 +142,11 @@ impl Mint {
         if is_over(&biscuit, now) { Err(TokenError::Expired) } else { Ok(()) }
     }
 
+    /// The room that a token was made for; `None` for every room. Says nothing of what it allows there.
+    pub fn room(&self, token: &str, now: UnixMs) -> Result<Option<RoomName>, TokenError> {
+        room_of(&self.read(token)?, now)
+    }
+
     /// The same token, for less: only these rights, only this room, only until then.
     pub fn weaken(
         token: &str,

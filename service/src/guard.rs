@@ -7,6 +7,7 @@ use axum::http::request::Parts;
 use axum::http::{Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use data_encoding::BASE64;
 use queue::{Job, JobId, RoomName, UserName};
 
 use crate::access::{Allowed, Right, TokenError};
@@ -20,13 +21,20 @@ pub enum Need {
     Nothing,
     /// This right in the room of the path.
     Room(Right),
-    /// This right in the room of the path's job, and that the job is one's own, unless one operates.
+    /// This right in the room of the path's job, and that the job is one's own, unless one operates. Where the path names a
+    /// room as well, the job must be one of that room.
     Job(Right),
+    /// This right in the token's own room, for clients whose paths name none. A token of every room names one in
+    /// [`ROOM_HEADER`].
+    TokenRoom(Right),
     /// The right to operate, everywhere.
     Operator,
     /// A secret in the path or body, which the handler checks itself: a signed address, a nonce, a proof of membership.
     Signed,
 }
+
+/// Where a token of every room says which one it means, for [`Need::TokenRoom`].
+pub const ROOM_HEADER: &str = "x-manyhands-room";
 
 /// Who called, after the guard. Extractor of every handler behind a token.
 #[derive(Clone, Debug)]
@@ -66,6 +74,19 @@ impl<S: Sync> FromRequestParts<S> for OwnJob {
     }
 }
 
+/// The room that the token means: extractor of handlers behind [`Need::TokenRoom`].
+#[derive(Clone, Debug)]
+pub struct OwnRoom(pub RoomName);
+
+impl<S: Sync> FromRequestParts<S> for OwnRoom {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let missing = || ApiError::ours("this route forgot to ask for a room");
+        parts.extensions.get::<Self>().cloned().ok_or_else(missing)
+    }
+}
+
 /// The guard of one route.
 pub(crate) async fn stand(
     State((app, need)): State<(App, Need)>,
@@ -93,7 +114,17 @@ async fn pass(app: &App, need: Need, path: &RawPathParams, request: &mut Request
         Need::Job(right) => {
             let token = token(request)?;
             let (job, allowed) = own_job(app, &token, right, named("id").unwrap_or_default()).await?;
+            if named("room").is_some_and(|room| room != job.order.room.as_str()) {
+                return Err(no_job());
+            }
             request.extensions_mut().insert(OwnJob(job));
+            allowed
+        }
+        Need::TokenRoom(right) => {
+            let token = token(request)?;
+            let room = token_room(app, &token, request)?;
+            let allowed = app.mint.check(&token, right, Some(&room), now)?;
+            request.extensions_mut().insert(OwnRoom(room));
             allowed
         }
     };
@@ -104,7 +135,6 @@ async fn pass(app: &App, need: Need, path: &RawPathParams, request: &mut Request
 /// The job, if the token allows `right` in its room and it is the holder's own. A job of others is no different from none.
 async fn own_job(app: &App, token: &str, right: Right, id: String) -> Result<(Job, Allowed), ApiError> {
     let now = app.clock.now();
-    let none = || ApiError::not_found("there is no such job");
     let job = match JobId::new(id) {
         Ok(id) => app.store.job(&id).await?,
         Err(_) => None,
@@ -112,23 +142,45 @@ async fn own_job(app: &App, token: &str, right: Right, id: String) -> Result<(Jo
     let Some(job) = job else {
         // A token that is not one must not learn even that.
         app.mint.read_only(token, now)?;
-        return Err(none());
+        return Err(no_job());
     };
     let allowed = match app.mint.check(token, right, Some(&job.order.room), now) {
         Ok(allowed) => allowed,
-        Err(TokenError::NotAllowed) => return Err(none()),
+        Err(TokenError::NotAllowed) => return Err(no_job()),
         Err(error) => return Err(error.into()),
     };
     let is_own = allowed.user == job.order.user || allowed.rights.contains(&Right::Operate);
-    if is_own { Ok((job, allowed)) } else { Err(none()) }
+    if is_own { Ok((job, allowed)) } else { Err(no_job()) }
 }
 
-/// The token of a request: `Authorization: Bearer T`, or `Authorization: T` as RunPod's workers send it, or `?access_token=T`
-/// where a browser's `EventSource` and `WebSocket` cannot set headers.
+fn no_job() -> ApiError {
+    ApiError::not_found("there is no such job")
+}
+
+/// The room that a token is bound to, or the one that the request names; if both do, they must be the same.
+fn token_room(app: &App, token: &str, request: &Request) -> Result<RoomName, ApiError> {
+    let wrong = || ApiError::wrong(format!("{ROOM_HEADER} names no room"));
+    let asked = request.headers().get(ROOM_HEADER).map(|header| header.to_str().map_err(|_| wrong()));
+    let asked = asked.transpose()?.map(|name| RoomName::new(name).map_err(|_| wrong())).transpose()?;
+    match (app.mint.room(token, app.clock.now())?, asked) {
+        (Some(own), Some(asked)) if own != asked => Err(TokenError::NotAllowed.into()),
+        (Some(room), _) | (None, Some(room)) => Ok(room),
+        (None, None) => Err(ApiError::wrong(format!("this token is for every room: say which one by {ROOM_HEADER}"))),
+    }
+}
+
+/// The token of a request: `Authorization: Bearer T`; or `Authorization: T` as RunPod's workers send it; or as the password of
+/// `Authorization: Basic`, all that clients of A1111 have; or `?access_token=T` where a browser's `EventSource` and `WebSocket`
+/// cannot set headers.
 pub(crate) fn token(request: &Request) -> Result<String, ApiError> {
     let missing = || ApiError::unauthorised("a token is missing; send it as `Authorization: Bearer TOKEN`");
     if let Some(header) = request.headers().get(header::AUTHORIZATION) {
         let text = header.to_str().map_err(|_| missing())?.trim();
+        if let Some(pair) = text.strip_prefix("Basic ") {
+            let pair = BASE64.decode(pair.trim().as_bytes()).map_err(|_| missing())?;
+            let pair = String::from_utf8(pair).map_err(|_| missing())?;
+            return pair.split_once(':').map(|(_, password)| password.to_owned()).ok_or_else(missing);
+        }
         return Ok(text.strip_prefix("Bearer ").unwrap_or(text).trim().to_owned());
     }
     let query = request.uri().query().filter(|_| request.method() == Method::GET).unwrap_or_default();

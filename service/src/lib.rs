@@ -10,6 +10,6 @@ mod routes;
 mod state;
 
 pub use self::error::ApiError;
-pub use self::guard::{Caller, Need};
+pub use self::guard::{Caller, Need, ROOM_HEADER};
 pub use self::routes::{Route, router, routes};
 pub use self::state::{App, Clock};

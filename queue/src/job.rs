@@ -71,6 +71,29 @@ impl Status {
     }
 }
 
+/// How long a submitter wants a job (RunPod's `policy`); as long as it takes, where nothing is said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deadlines {
+    /// From its submission, whatever becomes of it: afterwards nobody knows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl: Option<Duration>,
+    /// Of one lease of a worker: afterwards the job has failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub execution: Option<Duration>,
+}
+
+/// What is over of a job's [`Deadlines`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overdue {
+    /// Its time as a whole.
+    Gone,
+    /// The time of the present lease.
+    TooSlow,
+}
+
+/// The reason of a job that failed by [`Overdue::TooSlow`].
+pub const TOO_SLOW: &str = "it took longer than its submitter wanted";
+
 /// What is to be kept of a submission; what it asks for has been checked against the catalogue.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewJob {
@@ -96,6 +119,9 @@ pub struct NewJob {
     pub expected: Duration,
     /// Where to tell that it has ended (a RunPod client's `webhook`); a hint only.
     pub webhook: Option<String>,
+    /// How long its submitter wants it at all.
+    #[serde(default)]
+    pub deadlines: Deadlines,
 }
 
 /// The right to deliver one job, until it ends.
@@ -354,6 +380,17 @@ impl Job {
             JobState::Leased(lease) => Some(lease),
             JobState::Queued | JobState::Completed(_) | JobState::Failed(_) | JobState::Cancelled => None,
         }
+    }
+
+    /// Which of its deadlines is over.
+    pub fn overdue(&self, now: UnixMs) -> Option<Overdue> {
+        let Deadlines { ttl, execution } = self.order.deadlines;
+        let is_over = |from: UnixMs, time: Option<Duration>| time.is_some_and(|time| now >= from.after(time));
+        if is_over(self.created, ttl) {
+            return Some(Overdue::Gone);
+        }
+        let lease = self.present_lease()?;
+        (lease.source != Source::Cloud && is_over(lease.since, execution)).then_some(Overdue::TooSlow)
     }
 
     /// Its place in the queue: the lowest rank goes first, then the lowest id. A step of priority is worth

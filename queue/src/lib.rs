@@ -21,7 +21,8 @@ pub use self::breaker::{Breaker, BreakerState, Fault};
 pub use self::capability::{Capability, Present};
 pub use self::catalogue::{Catalogue, CatalogueError, Engine, Fallback, JobType, Tier, TypeLimits};
 pub use self::job::{
-    Change, Job, JobState, Lease, LeaseError, Mode, NewJob, Outcome, Output, Progress, Quality, Source, Status,
+    Change, Deadlines, Job, JobState, Lease, LeaseError, Mode, NewJob, Outcome, Output, Overdue, Progress, Quality,
+    Source, Status, TOO_SLOW,
 };
 pub use self::money::{Budget, Budgets, Entry, EntryKind, MicroUsd, OverBudget, Price, Spending};
 pub use self::names::{

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::capability::CLOUD_ALONE;
 use crate::catalogue::{Catalogue, Engine, JobType};
-use crate::job::{Mode, NewJob, Quality};
+use crate::job::{Deadlines, Mode, NewJob, Quality};
 use crate::limits::{FILE_NAME_BYTES_MAX, PRIORITY_MAX, SIDE_PIXELS_MIN, SIDE_PIXELS_STEP};
 use crate::names::{Ask, BucketName, IdempotencyKey, Model, QueueName, RoomName, UserName};
 use crate::order::{Order, Task};
@@ -65,6 +65,9 @@ pub struct Submission {
     /// How many pictures, each with a seed and job of its own.
     #[serde(default = "one")]
     pub images: u32,
+    /// How long it is wanted; RunPod's clients say so beside their input.
+    #[serde(skip)]
+    pub deadlines: Deadlines,
 }
 
 /// A submission that can be queued.
@@ -92,6 +95,8 @@ pub struct Checked {
     pub key: Option<IdempotencyKey>,
     /// How many pictures.
     pub images: u32,
+    /// How long it is wanted.
+    pub deadlines: Deadlines,
 }
 
 /// Why a submission is refused.
@@ -205,6 +210,7 @@ impl Catalogue {
             priority: submission.priority,
             key: submission.idempotency_key.clone(),
             images: submission.images,
+            deadlines: submission.deadlines,
         })
     }
 }
@@ -226,6 +232,7 @@ impl Checked {
                 priority: self.priority,
                 expected: self.expected,
                 webhook: None,
+                deadlines: self.deadlines,
             }
         };
         (0..self.images).map(job).collect()

@@ -17,6 +17,7 @@ fn order(priority: i32) -> NewJob {
         priority,
         expected: Duration::from_secs(1),
         webhook: None,
+        deadlines: Deadlines::default(),
     }
 }
 
@@ -134,4 +135,28 @@ fn waiting_outweighs_priority_in_the_end() {
 fn reasons_are_short_plain_text() {
     assert_eq!(cut("a\nb\u{1b}[0m"), "a b [0m");
     assert_eq!(cut(&"ä".repeat(1000)).len(), REASON_BYTES_MAX);
+}
+
+#[test]
+fn a_job_is_overdue_as_its_submitter_says() {
+    let second = Duration::from_secs(1);
+    let mut job = job();
+    assert_eq!(job.overdue(UnixMs(u64::MAX)), None, "nothing was said");
+    job.order.deadlines = Deadlines { ttl: Some(60 * second), execution: Some(5 * second) };
+    assert_eq!(job.overdue(START.after(59 * second)), None, "waiting is not executing");
+    leased(&mut job, START.after(10 * second));
+    assert_eq!(job.overdue(START.after(14 * second)), None);
+    assert_eq!(job.overdue(START.after(15 * second)), Some(Overdue::TooSlow));
+    assert_eq!(job.overdue(START.after(60 * second)), Some(Overdue::Gone));
+    job.finish(1, done(), START.after(14 * second)).unwrap();
+    assert_eq!(job.overdue(START.after(59 * second)), None);
+    assert_eq!(job.overdue(START.after(60 * second)), Some(Overdue::Gone), "whatever became of it");
+}
+
+#[test]
+fn the_clouds_time_is_its_attempts_business() {
+    let mut job = job();
+    job.order.deadlines.execution = Some(Duration::from_secs(5));
+    job.lease(Owner::new("cloud:gpu").unwrap(), Source::Cloud, START).unwrap();
+    assert_eq!(job.overdue(UnixMs(u64::MAX)), None);
 }

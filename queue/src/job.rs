@@ -122,6 +122,9 @@ pub struct NewJob {
     /// How long its submitter wants it at all.
     #[serde(default)]
     pub deadlines: Deadlines,
+    /// Whether its submitter had the right to spend when it was submitted: without it no money is ever held for the job.
+    #[serde(default)]
+    pub may_spend: bool,
 }
 
 /// The right to deliver one job, until it ends.

@@ -216,7 +216,8 @@ impl Catalogue {
 }
 
 impl Checked {
-    /// Its jobs: one a picture, with seeds in a row from the order's.
+    /// Its jobs: one a picture, with seeds in a row from the order's. None of them may spend: whoever knows the submitter's
+    /// rights says otherwise.
     pub fn jobs(&self, room: &RoomName, user: &UserName) -> Vec<NewJob> {
         let job = |index: u32| {
             let order = Order { seed: self.order.seed.wrapping_add(index.into()), ..self.order.clone() };
@@ -233,6 +234,7 @@ impl Checked {
                 expected: self.expected,
                 webhook: None,
                 deadlines: self.deadlines,
+                may_spend: false,
             }
         };
         (0..self.images).map(job).collect()

@@ -18,6 +18,7 @@ fn order(priority: i32) -> NewJob {
         expected: Duration::from_secs(1),
         webhook: None,
         deadlines: Deadlines::default(),
+        may_spend: false,
     }
 }
 

@@ -321,6 +321,8 @@ fn order(call: &Call) -> NewJob {
         priority,
         expected: Duration::from_millis(1500),
         webhook: None,
+        deadlines: queue::Deadlines::default(),
+        may_spend: false,
     }
 }
 

@@ -83,6 +83,7 @@ impl From<StoreError> for ApiError {
             }
             StoreError::Busy => Self::throttled(failure.to_string(), 1),
             StoreError::Full(_) => Self::throttled(failure.to_string(), 30),
+            StoreError::Unfetched(_) => Self::throttled(failure.to_string(), 5),
         }
     }
 }

@@ -1,18 +1,25 @@
 //! Stands before every route: who asks, and whether their token allows it. No handler runs without it.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use axum::extract::{FromRequestParts, RawPathParams, Request, State};
+use axum::extract::{ConnectInfo, FromRequestParts, RawPathParams, Request, State};
 use axum::http::request::Parts;
 use axum::http::{Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use data_encoding::BASE64;
 use queue::{Job, JobId, RoomName, UserName};
+use tokio::time::timeout;
 
 use crate::access::{Allowed, Right, TokenError};
+use crate::cors::Origin;
 use crate::error::ApiError;
+use crate::limits::HANDLER_TIME_MAX;
+use crate::rates::Client;
+use crate::routes::Line;
 use crate::state::App;
+use crate::{body, cors, rates};
 
 /// What a route asks of whoever calls it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +34,8 @@ pub enum Need {
     /// This right in the token's own room, for clients whose paths name none. A token of every room names one in
     /// [`ROOM_HEADER`].
     TokenRoom(Right),
+    /// The right to work in the room of the path's job: for whoever holds, or held, its lease.
+    Worker,
     /// The right to operate, everywhere.
     Operator,
     /// A secret in the path or body, which the handler checks itself: a signed address, a nonce, a proof of membership.
@@ -87,16 +96,54 @@ impl<S: Sync> FromRequestParts<S> for OwnRoom {
     }
 }
 
-/// The guard of one route.
+/// The guard of one route: everything that is checked before a handler runs, and what every answer has in common.
 pub(crate) async fn stand(
-    State((app, need)): State<(App, Need)>,
+    State((app, line)): State<(App, Arc<Line>)>,
     path: RawPathParams,
-    mut request: Request,
+    request: Request,
     next: Next,
 ) -> Response {
-    match pass(&app, need, &path, &mut request).await {
-        Ok(()) => next.run(request).await,
+    let origin = Origin::of(&app.settings, request.headers());
+    let mut response = match front(&app, &line, &origin, &request) {
+        Ok(()) if cors::is_preflight(&request) => cors::preflight(),
+        Ok(()) => enter(&app, &line, &path, request, next).await,
         Err(error) => error.into_response(),
+    };
+    origin.stamp(response.headers_mut());
+    app.metrics.answered(line.method, line.path, response.status());
+    response
+}
+
+/// What is asked of everybody, before any token is looked at.
+fn front(app: &App, line: &Line, origin: &Origin, request: &Request) -> Result<(), ApiError> {
+    cors::check_host(&app.settings, request.headers())?;
+    origin.check()?;
+    let client = client_of(app, request);
+    let throttled = |seconds| ApiError::throttled("too many requests from this address; slow down", seconds);
+    app.rates.take(line.rate, client, app.clock.now()).map_err(throttled)
+}
+
+/// Where the request comes from; all those are one client of which nobody knows.
+pub(crate) fn client_of(app: &App, request: &Request) -> Client {
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(address)| address.ip());
+    rates::client(&app.settings, peer.unwrap_or(Ipv4Addr::UNSPECIFIED.into()), request.headers())
+}
+
+async fn enter(app: &App, line: &Line, path: &RawPathParams, mut request: Request, next: Next) -> Response {
+    if let Err(error) = pass(app, line.need, path, &mut request).await {
+        return error.into_response();
+    }
+    let length = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    if length.is_some_and(|length: u64| length > line.body_bytes_max as u64) {
+        return body::too_large().into_response();
+    }
+    let answer = next.run(request.map(body::in_time));
+    if line.waits {
+        return answer.await;
+    }
+    match timeout(HANDLER_TIME_MAX, answer).await {
+        Ok(response) => response,
+        Err(_) => ApiError::ours("this took too long; try again later").into_response(),
     }
 }
 
@@ -120,6 +167,12 @@ async fn pass(app: &App, need: Need, path: &RawPathParams, request: &mut Request
             request.extensions_mut().insert(OwnJob(job));
             allowed
         }
+        Need::Worker => {
+            let token = token(request)?;
+            let (job, allowed) = room_job(app, &token, Right::Work, named("id").unwrap_or_default()).await?;
+            request.extensions_mut().insert(OwnJob(job));
+            allowed
+        }
         Need::TokenRoom(right) => {
             let token = token(request)?;
             let room = token_room(app, &token, request)?;
@@ -134,23 +187,26 @@ async fn pass(app: &App, need: Need, path: &RawPathParams, request: &mut Request
 
 /// The job, if the token allows `right` in its room and it is the holder's own. A job of others is no different from none.
 async fn own_job(app: &App, token: &str, right: Right, id: String) -> Result<(Job, Allowed), ApiError> {
+    let (job, allowed) = room_job(app, token, right, id).await?;
+    let is_own = allowed.user == job.order.user || allowed.rights.contains(&Right::Operate);
+    if is_own { Ok((job, allowed)) } else { Err(no_job()) }
+}
+
+/// The job, if the token allows `right` in its room.
+async fn room_job(app: &App, token: &str, right: Right, id: String) -> Result<(Job, Allowed), ApiError> {
     let now = app.clock.now();
+    // A token that is not one must not learn even whether there is a job, nor have the store asked for it.
+    app.mint.read_only(token, now)?;
     let job = match JobId::new(id) {
         Ok(id) => app.store.job(&id).await?,
         Err(_) => None,
     };
-    let Some(job) = job else {
-        // A token that is not one must not learn even that.
-        app.mint.read_only(token, now)?;
-        return Err(no_job());
-    };
-    let allowed = match app.mint.check(token, right, Some(&job.order.room), now) {
-        Ok(allowed) => allowed,
-        Err(TokenError::NotAllowed) => return Err(no_job()),
-        Err(error) => return Err(error.into()),
-    };
-    let is_own = allowed.user == job.order.user || allowed.rights.contains(&Right::Operate);
-    if is_own { Ok((job, allowed)) } else { Err(no_job()) }
+    let job = job.ok_or_else(no_job)?;
+    match app.mint.check(token, right, Some(&job.order.room), now) {
+        Ok(allowed) => Ok((job, allowed)),
+        Err(TokenError::NotAllowed) => Err(no_job()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn no_job() -> ApiError {

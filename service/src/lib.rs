@@ -3,13 +3,26 @@
 //! `relay` mounts [`router`] beside its own routes. Nothing here knows libp2p, so it builds and tests by itself.
 
 pub mod access;
+pub mod api;
+mod body;
+mod cors;
+mod delivery;
 mod error;
 mod guard;
 pub mod limits;
+mod metrics;
+mod observed;
+pub mod rates;
+pub mod results;
 mod routes;
+pub mod settings;
 mod state;
+pub mod submit;
+pub mod view;
 
 pub use self::error::ApiError;
-pub use self::guard::{Caller, Need, ROOM_HEADER};
-pub use self::routes::{Route, router, routes};
+pub use self::guard::{Caller, Need, OwnJob, OwnRoom, ROOM_HEADER};
+pub use self::metrics::{Delivery, Metrics};
+pub use self::routes::{Line, Route, router, routes};
+pub use self::settings::{Settings, SettingsError};
 pub use self::state::{App, Clock};

@@ -1,13 +1,26 @@
 //! What every handler shares.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use queue::UnixMs;
+use anyhow::{Context, Result};
+use data_encoding::BASE32_NOPAD;
+use hmac::{Hmac, Mac};
+use prometheus_client::registry::Registry;
+use queue::{Catalogue, UnixMs};
+use sha2::Sha256;
 use store::JobStore;
+use tokio::sync::Semaphore;
 
 use crate::access::Mint;
+use crate::limits::{SECRET_BYTES_MAX, STREAMS_MAX};
+use crate::metrics::Metrics;
+use crate::observed::Observed;
+use crate::rates::Rates;
+use crate::results::Results;
+use crate::settings::{self, Settings};
 
 /// The time, or what a test says it is.
 #[derive(Clone, Debug)]
@@ -47,4 +60,142 @@ pub struct App {
     pub mint: Arc<Mint>,
     /// The time.
     pub clock: Clock,
+    /// What an operator chose.
+    pub settings: Arc<Settings>,
+    /// What can be asked for.
+    pub catalogue: Arc<Catalogue>,
+    /// Pictures and clips.
+    pub results: Arc<Results>,
+    /// How often who has asked.
+    pub rates: Arc<Rates>,
+    /// Numbers.
+    pub metrics: Arc<Metrics>,
+    /// All numbers of the process.
+    pub registry: Arc<Registry>,
+    /// Places for event streams.
+    pub(crate) streams: Arc<Semaphore>,
+    /// Where clients and workers reach the relay.
+    pub(crate) base: Arc<str>,
+    /// Makes names of those who have none.
+    pub(crate) naming: [u8; 32],
+}
+
+impl App {
+    /// Puts everything together around a store. `data` is the relay's data folder; without one nothing is kept. `base` is
+    /// where the relay listens, unless the settings know a better name. The registry may hold others' numbers already.
+    pub fn new(
+        store: Arc<dyn JobStore>,
+        settings: Settings,
+        data: Option<&Path>,
+        base: &str,
+        clock: Clock,
+        mut registry: Registry,
+    ) -> Result<Self> {
+        settings.check()?;
+        let base = settings.public_url.clone().unwrap_or_else(|| base.to_owned());
+        let key = token_key(&settings, data)?;
+        let catalogue = match &settings.catalogue {
+            Some(path) => {
+                let text = settings::read("catalogue", path, queue::limits::CATALOGUE_BYTES_MAX)?;
+                Catalogue::parse(&text).with_context(|| format!("the catalogue {} is wrong", path.display()))?
+            }
+            None => Catalogue::shipped(),
+        };
+        let results = Results::open(&settings.results, data, derived(&key, "file addresses"), &base)?;
+        let metrics = Arc::new(Metrics::register(&mut registry));
+        Ok(Self {
+            store: Arc::new(Observed::new(store, metrics.clone())),
+            mint: Arc::new(Mint::from_secret(&key)?),
+            clock,
+            catalogue: Arc::new(catalogue),
+            results: Arc::new(results),
+            rates: Arc::new(Rates::new(settings.rates)),
+            metrics,
+            registry: Arc::new(registry),
+            settings: Arc::new(settings),
+            streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+            base: base.into(),
+            naming: derived(&key, "names of members"),
+        })
+    }
+
+    /// Forgets jobs and files that are older than the settings say; to be called now and then.
+    pub async fn sweep(&self) -> Result<()> {
+        let keep = u64::try_from(self.settings.keep_time().as_millis()).unwrap_or(u64::MAX);
+        let before = UnixMs(self.clock.now().0.saturating_sub(keep));
+        self.store.forget(before).await?;
+        self.results.forget(before).await?;
+        Ok(())
+    }
+}
+
+/// The key that makes tokens: from the file that the settings name, else from the data folder's, which is made if it is not
+/// there; without a data folder a new one.
+fn token_key(settings: &Settings, data: Option<&Path>) -> Result<[u8; 32]> {
+    let path = match (&settings.token_key_file, data) {
+        (Some(path), _) => path.clone(),
+        (None, Some(data)) => data.join("queue.key"),
+        (None, None) => return Ok(rand::random()),
+    };
+    if !path.exists() {
+        let text = BASE32_NOPAD.encode(&rand::random::<[u8; 32]>()).to_lowercase();
+        write_secret(&path, &text).with_context(|| format!("cannot keep the key of tokens in {}", path.display()))?;
+    }
+    let text = settings::read("token_key_file", &path, SECRET_BYTES_MAX)?;
+    let bytes = BASE32_NOPAD.decode(text.trim().to_uppercase().as_bytes()).ok();
+    let key = bytes.and_then(|bytes| bytes.try_into().ok());
+    key.with_context(|| format!("{} holds no key of tokens: 52 letters and digits of base32", path.display()))
+}
+
+/// Writes a file that only its owner can read, and that nobody has written meanwhile.
+fn write_secret(path: &Path, text: &str) -> std::io::Result<()> {
+    use std::io::Write;
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+/// A key for one purpose of its own.
+fn derived(key: &[u8; 32], purpose: &str) -> [u8; 32] {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of every length");
+    mac.update(format!("manyhands queue 1 {purpose}").as_bytes());
+    mac.finalize().into_bytes().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_of_tokens_is_made_once_and_only_its_owner_reads_it() {
+        let data = tempfile::tempdir().unwrap();
+        let settings = Settings::default();
+        let key = token_key(&settings, Some(data.path())).unwrap();
+        assert_eq!(token_key(&settings, Some(data.path())).unwrap(), key);
+        let path = data.path().join("queue.key");
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o077, 0);
+        }
+        let shared = Settings { token_key_file: Some(path.clone()), ..Settings::default() };
+        assert_eq!(token_key(&shared, None).unwrap(), key);
+        std::fs::write(&path, "short").unwrap();
+        let error = token_key(&shared, None).unwrap_err().to_string();
+        assert!(error.contains("queue.key") && !error.contains("short"), "{error}");
+        assert_ne!(token_key(&settings, None).unwrap(), token_key(&settings, None).unwrap());
+    }
+
+    #[test]
+    fn keys_for_different_purposes_differ() {
+        assert_ne!(derived(&[1; 32], "a"), derived(&[1; 32], "b"));
+        assert_ne!(derived(&[1; 32], "a"), derived(&[2; 32], "a"));
+    }
 }

@@ -13,8 +13,12 @@ pub const TOKEN_TIME: Duration = Duration::from_secs(60 * 60);
 /// The longest life an operator may give a token.
 pub const TOKEN_TIME_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
-/// Time that checking a token's rules may take; longer ones are refused.
-pub const TOKEN_CHECK_TIME_MAX: Duration = Duration::from_millis(20);
+/// How often a token may be weakened by its holders.
+pub const TOKEN_BLOCKS_MAX: usize = 8;
+
+/// Time that checking a token's rules may take. They are few and simple, so that only a machine that does something else for so
+/// long comes near it.
+pub const TOKEN_CHECK_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// Facts that checking a token may give rise to.
 pub const TOKEN_FACTS_MAX: u64 = 200;

@@ -232,6 +232,7 @@ mod tests {
             expected: Duration::from_secs(1),
             webhook: None,
             may_spend: false,
+            deadlines: Default::default(),
         };
         Job::new(JobId::from_random([0; 16]), order, UnixMs(1_000))
     }

@@ -81,6 +81,23 @@ pub struct App {
 }
 
 impl App {
+    /// Opens the queue that the settings name, else the one in the data folder, and puts everything together around it; see
+    /// [`Self::new`].
+    pub async fn open(settings: Settings, data: Option<&Path>, base: &str, registry: Registry) -> Result<Self> {
+        settings.check()?;
+        let url = match (&settings.database, data) {
+            (Some(url), _) => url.clone(),
+            (None, Some(data)) => {
+                let failed = || format!("cannot make the data folder {}", data.display());
+                std::fs::create_dir_all(data).with_context(failed)?;
+                format!("sqlite:{}", data.join("queue.sqlite").display())
+            }
+            (None, None) => "memory:".to_owned(),
+        };
+        let store = store::open(&url).await.context("cannot open the queue (database)")?;
+        Self::new(store, settings, data, base, Clock::System, registry)
+    }
+
     /// Puts everything together around a store. `data` is the relay's data folder; without one nothing is kept. `base` is
     /// where the relay listens, unless the settings know a better name. The registry may hold others' numbers already.
     pub fn new(
@@ -171,7 +188,12 @@ fn derived(key: &[u8; 32], purpose: &str) -> [u8; 32] {
 
 #[cfg(test)]
 mod tests {
+    use queue::{RoomName, UserName};
+
     use super::*;
+    use crate::access::{Grant, Right};
+    use crate::guard::Caller;
+    use crate::submit::typed;
 
     #[test]
     fn the_key_of_tokens_is_made_once_and_only_its_owner_reads_it() {
@@ -191,6 +213,35 @@ mod tests {
         let error = token_key(&shared, None).unwrap_err().to_string();
         assert!(error.contains("queue.key") && !error.contains("short"), "{error}");
         assert_ne!(token_key(&settings, None).unwrap(), token_key(&settings, None).unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_relay_keeps_its_queue_and_tokens_in_its_data_folder() {
+        let data = tempfile::tempdir().unwrap();
+        let open = || App::open(Settings::default(), Some(data.path()), "http://relay", Registry::default());
+        let app = open().await.unwrap();
+        let (room, user) = (RoomName::new("here").unwrap(), UserName::new("ada").unwrap());
+        let until = app.clock.now().after(Duration::from_secs(60));
+        let grant = Grant { room: Some(room.clone()), user, rights: [Right::Submit].into(), until };
+        let token = app.mint.grant(&grant).unwrap();
+        let allowed = app.mint.check(&token, Right::Submit, Some(&room), app.clock.now()).unwrap();
+        let submission = serde_json::json!({ "type": "demo_fast", "prompt": "a lake" });
+        let submission = serde_json::from_value(submission).unwrap();
+        let jobs = typed(&app, &Caller(allowed.into()), &room, submission).await.unwrap();
+        app.store.close().await;
+        let again = open().await.unwrap();
+        assert_eq!(again.store.job(&jobs[0].job.id).await.unwrap().as_ref(), Some(&jobs[0].job));
+        assert!(again.mint.check(&token, Right::Submit, Some(&room), again.clock.now()).is_ok());
+        again.store.close().await;
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_with_settings_is_said_before_anything_is_made() {
+        let data = tempfile::tempdir().unwrap();
+        let settings = Settings { public_url: Some("relay.example".to_owned()), ..Settings::default() };
+        let error = App::open(settings, Some(data.path()), "http://relay", Registry::default()).await.err().unwrap();
+        assert!(format!("{error:#}").contains("public_url"), "{error:#}");
+        assert_eq!(std::fs::read_dir(data.path()).unwrap().count(), 0);
     }
 
     #[test]

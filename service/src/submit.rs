@@ -1,6 +1,6 @@
 //! Queues what clients ask for: typed by the catalogue, or with a foreign client's own input.
 
-use queue::{JobId, Mode, NewJob, OrderError, Quality, RoomName, StoredFile, Submission};
+use queue::{Deadlines, JobId, Mode, NewJob, OrderError, Quality, RoomName, StoredFile, Submission};
 use serde_json::Value;
 use store::Submitted;
 
@@ -72,6 +72,7 @@ pub async fn raw(
         priority: priority.clamp(-queue::limits::PRIORITY_MAX, queue::limits::PRIORITY_MAX),
         expected: RAW_EXPECTED,
         webhook,
+        deadlines: Deadlines::default(),
         may_spend: caller.may(Right::Spend),
     };
     Ok(app.store.submit(new_id(), job, app.clock.now()).await?)

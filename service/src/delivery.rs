@@ -9,7 +9,21 @@ use crate::state::App;
 
 /// Takes a worker's reply for a job and ends its lease.
 pub(crate) async fn accept(app: &App, job: &Job, fence: u64, output: Value, cost: MicroUsd) -> Result<Job, ApiError> {
-    let pictures = read_output(&output, Dialect::Manyhands).map_err(|error| ApiError::wrong(error.to_string()))?;
+    let output = keep(app, job, &output, Dialect::Manyhands).await?;
+    let outcome = Outcome::Completed { output, cost };
+    match app.store.finish(&job.id, fence, outcome, MicroUsd::default(), app.clock.now()).await? {
+        Some(Ok(job)) => Ok(job),
+        Some(Err(over @ LeaseError::Stale)) => Err(ApiError::conflict(over.to_string())),
+        Some(Err(over @ LeaseError::Cancelled)) => {
+            Err(ApiError::new(axum::http::StatusCode::GONE, "cancelled", over.to_string()))
+        }
+        None => Err(ApiError::not_found("there is no such job")),
+    }
+}
+
+/// Moves pictures into the result store. A wrong request is the worker's fault, anything else is ours.
+pub(crate) async fn keep(app: &App, job: &Job, output: &Value, dialect: Dialect) -> Result<Output, ApiError> {
+    let pictures = read_output(output, dialect).map_err(|error| ApiError::wrong(error.to_string()))?;
     let job_type = job.order.ask.as_ref().and_then(|ask| app.catalogue.find(ask));
     let raw = || BucketName::new("raw").expect("a constant name is a name");
     let bucket = job_type.map_or_else(raw, |job_type| job_type.bucket.clone());
@@ -30,13 +44,5 @@ pub(crate) async fn accept(app: &App, job: &Job, fence: u64, output: Value, cost
         });
     }
     let rest = json!({ "seed": output.get("seed"), "seconds": output.get("seconds") });
-    let outcome = Outcome::Completed { output: Output { json: Some(rest.to_string()), files }, cost };
-    match app.store.finish(&job.id, fence, outcome, MicroUsd::default(), app.clock.now()).await? {
-        Some(Ok(job)) => Ok(job),
-        Some(Err(over @ LeaseError::Stale)) => Err(ApiError::conflict(over.to_string())),
-        Some(Err(over @ LeaseError::Cancelled)) => {
-            Err(ApiError::new(axum::http::StatusCode::GONE, "cancelled", over.to_string()))
-        }
-        None => Err(ApiError::not_found("there is no such job")),
-    }
+    Ok(Output { json: Some(rest.to_string()), files })
 }

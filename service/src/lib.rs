@@ -5,6 +5,7 @@
 pub mod access;
 pub mod api;
 mod body;
+pub mod cloud;
 mod cors;
 mod delivery;
 mod error;
@@ -19,6 +20,7 @@ pub mod settings;
 mod state;
 pub mod submit;
 pub mod view;
+pub mod workers;
 
 pub use self::error::ApiError;
 pub use self::guard::{Caller, Need, OwnJob, OwnRoom, ROOM_HEADER};

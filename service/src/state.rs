@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result};
 use data_encoding::BASE32_NOPAD;
@@ -15,12 +15,17 @@ use store::JobStore;
 use tokio::sync::Semaphore;
 
 use crate::access::Mint;
+use crate::cloud::Cloud;
 use crate::limits::{SECRET_BYTES_MAX, STREAMS_MAX};
 use crate::metrics::Metrics;
 use crate::observed::Observed;
 use crate::rates::Rates;
 use crate::results::Results;
 use crate::settings::{self, Settings};
+use crate::workers::Workers;
+
+/// How often whoever waits by a manual clock looks at it.
+const MANUAL_LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// The time, or what a test says it is.
 #[derive(Clone, Debug)]
@@ -29,6 +34,15 @@ pub enum Clock {
     System,
     /// A test's, in milliseconds.
     Manual(Arc<AtomicU64>),
+    /// A test's that goes by itself, faster than the machine's.
+    Fast {
+        /// The moment it began at.
+        start: UnixMs,
+        /// When that was.
+        begun: Instant,
+        /// How much faster.
+        speed: f64,
+    },
 }
 
 impl Clock {
@@ -40,10 +54,25 @@ impl Clock {
                 UnixMs(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
             }
             Self::Manual(ms) => UnixMs(ms.load(Ordering::SeqCst)),
+            Self::Fast { start, begun, speed } => start.after(begun.elapsed().mul_f64(*speed)),
         }
     }
 
-    /// Moves a manual clock on; the machine's goes by itself.
+    /// Waits until so much time has passed by this clock.
+    pub async fn sleep(&self, time: Duration) {
+        match self {
+            Self::System => tokio::time::sleep(time).await,
+            Self::Manual(_) => {
+                let end = self.now().after(time);
+                while self.now() < end {
+                    tokio::time::sleep(MANUAL_LOOK_EVERY).await;
+                }
+            }
+            Self::Fast { speed, .. } => tokio::time::sleep(time.div_f64(*speed)).await,
+        }
+    }
+
+    /// Moves a manual clock on; others go by themselves.
     pub fn advance(&self, by: Duration) {
         if let Self::Manual(ms) = self {
             ms.fetch_add(u64::try_from(by.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
@@ -66,6 +95,10 @@ pub struct App {
     pub catalogue: Arc<Catalogue>,
     /// Pictures and clips.
     pub results: Arc<Results>,
+    /// Workers that were heard of.
+    pub workers: Arc<Workers>,
+    /// The cloud.
+    pub cloud: Arc<Cloud>,
     /// How often who has asked.
     pub rates: Arc<Rates>,
     /// Numbers.
@@ -119,6 +152,7 @@ impl App {
             None => Catalogue::shipped(),
         };
         let results = Results::open(&settings.results, data, derived(&key, "file addresses"), &base)?;
+        let cloud = Cloud::open(&settings, data, &base)?;
         let metrics = Arc::new(Metrics::register(&mut registry));
         Ok(Self {
             store: Arc::new(Observed::new(store, metrics.clone())),
@@ -126,6 +160,8 @@ impl App {
             clock,
             catalogue: Arc::new(catalogue),
             results: Arc::new(results),
+            workers: Arc::default(),
+            cloud: Arc::new(cloud),
             rates: Arc::new(Rates::new(settings.rates)),
             metrics,
             registry: Arc::new(registry),
@@ -165,7 +201,7 @@ fn token_key(settings: &Settings, data: Option<&Path>) -> Result<[u8; 32]> {
 }
 
 /// Writes a file that only its owner can read, and that nobody has written meanwhile.
-fn write_secret(path: &Path, text: &str) -> std::io::Result<()> {
+pub(crate) fn write_secret(path: &Path, text: &str) -> std::io::Result<()> {
     use std::io::Write;
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)?;

@@ -51,12 +51,15 @@ struct Looks {
 impl Errand {
     /// Holds the money for a waiting job, and brings the attempt to its end.
     pub async fn begin(app: App, begin: Begin, shutdown: watch::Receiver<bool>) {
-        let Begin { job, desk, seat, reins } = begin;
+        let Begin { job, route, desk, seat, reins } = begin;
         let (store, now) = (&*app.store, app.clock.now());
         match desk.admit(store, now).await {
             Ok(true) => (),
             Ok(false) => return,
             Err(failure) => return error!(%failure, "nothing is sent while the breaker cannot be read"),
+        }
+        if let Err(failure) = store.explain(&job.id, &route).await {
+            warn!(job = %job.id, %failure, "its way cannot be explained");
         }
         let ask = HoldAsk {
             endpoint: desk.rules.name.clone(),

@@ -19,6 +19,8 @@ const ERRANDS_WAITING_MAX: usize = 16;
 /// A job that is to go to an endpoint, with all that it needs for that.
 pub(crate) struct Begin {
     pub job: Job,
+    /// Why it goes there.
+    pub route: String,
     pub desk: Arc<Desk>,
     pub seat: Seat,
     pub reins: Reins,

@@ -11,6 +11,9 @@ pub const ROUTE_EVERY: Duration = Duration::from_secs(1);
 /// How long the router rests after a round, so that many changes are one round.
 pub const ROUTE_REST: Duration = Duration::from_millis(50);
 
+/// Explanations that are written down at once: what the store commits together.
+pub const EXPLAINED_AT_ONCE: usize = 64;
+
 /// How long measured times and an endpoint's health are believed.
 pub const FACTS_TIME: Duration = Duration::from_secs(10);
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::{StreamExt, TryStreamExt, stream};
 use queue::{
     Ask, CloudBar, CloudOffer, Day, Engine, Fallback, Job, JobId, JobType, Local, Model, Order, Peers, Placement,
     Processor, QueueName, RoomName, Route, RunPod, Source, Spending, UnixMs, UserName, Workers,
@@ -14,7 +15,7 @@ use tracing::{debug, error, info};
 
 use super::desk::Desk;
 use super::driver::Begin;
-use super::limits::{FACTS_TIME, ROUTE_EVERY, ROUTE_REST, ROUTED_MAX};
+use super::limits::{EXPLAINED_AT_ONCE, FACTS_TIME, ROUTE_EVERY, ROUTE_REST, ROUTED_MAX};
 use super::rules::RAW_QUEUE;
 use crate::state::App;
 use crate::workers::Seen;
@@ -22,21 +23,24 @@ use crate::workers::Seen;
 /// Routes until `shutdown` says true.
 pub(crate) async fn run(app: App, begun: mpsc::Sender<Begin>, mut shutdown: watch::Receiver<bool>) {
     let mut changes = app.store.changes();
-    let mut router = Router { app, begun, told: BTreeMap::new(), measured: BTreeMap::new() };
+    let mut router = Router { app, begun, told: BTreeMap::new(), untold: Vec::new(), measured: BTreeMap::new() };
     loop {
+        let start = router.app.clock.now();
         if let Err(failure) = router.round().await {
             error!(%failure, "jobs cannot be routed");
         }
+        // A long queue is looked at less often: a third of the time at most goes into looking.
+        let rest = (router.app.clock.now().since(start) * 2).clamp(ROUTE_REST, ROUTE_EVERY);
         tokio::select! {
             () = super::stopped(&mut shutdown) => return,
-            () = changed(&router.app, &mut changes) => (),
+            () = changed(&router.app, &mut changes, rest) => (),
         }
     }
 }
 
 /// Completes when something has changed, after a rest; or after a while.
-async fn changed(app: &App, changes: &mut broadcast::Receiver<Arc<JobId>>) {
-    app.clock.sleep(ROUTE_REST).await;
+async fn changed(app: &App, changes: &mut broadcast::Receiver<Arc<JobId>>, rest: Duration) {
+    app.clock.sleep(rest).await;
     tokio::select! {
         () = app.clock.sleep(ROUTE_EVERY) => (),
         // A receiver that lags has missed something, which is a change.
@@ -55,6 +59,8 @@ struct Router {
     begun: mpsc::Sender<Begin>,
     /// What was said of a job last, and where it was to go.
     told: BTreeMap<JobId, (String, Option<Source>)>,
+    /// What is to be said at the end of the round.
+    untold: Vec<(JobId, String)>,
     measured: BTreeMap<(Ask, Source), (UnixMs, Option<Duration>)>,
 }
 
@@ -85,7 +91,15 @@ impl Router {
                 self.route(job, &mut round).await?;
             }
         }
-        Ok(())
+        self.tell().await
+    }
+
+    /// Writes down all that is new at once, which costs a database little more than one of it.
+    async fn tell(&mut self) -> Result<(), StoreError> {
+        let store = &self.app.store;
+        let untold = std::mem::take(&mut self.untold);
+        let telling = stream::iter(&untold).map(|(id, text)| store.explain(id, text));
+        telling.buffer_unordered(EXPLAINED_AT_ONCE).try_collect().await
     }
 
     async fn survey(&self, waiting: &[Job]) -> Result<Round, StoreError> {
@@ -118,7 +132,7 @@ impl Router {
             processors.extend(cloud.iter().map(|one| one as &dyn Processor));
             queue::route(&placement, &processors, app.cloud.rules.route)
         };
-        self.tell(&job.id, decision.explain(), decision.source()).await?;
+        self.note(&job.id, decision.explain(), decision.source());
         match decision.route {
             Route::Wait { .. } => {
                 let ahead = round.ahead.entry(job.order.room.clone()).or_default();
@@ -238,8 +252,11 @@ impl Router {
                 *amount = amount.plus(hold);
             }
         }
+        let route = self.told.get(&job.id).map(|(text, _)| text.clone()).unwrap_or_default();
+        // Whoever begins says it before the job waits no more.
+        self.untold.pop_if(|(id, _)| *id == job.id);
         // Fails only at a shutdown, when the job goes on waiting.
-        let _ = self.begun.send(Begin { job, desk, seat, reins }).await;
+        let _ = self.begun.send(Begin { job, route, desk, seat, reins }).await;
     }
 
     async fn fall_back(&mut self, job: &Job, to: &Ask) -> Result<(), StoreError> {
@@ -258,14 +275,13 @@ impl Router {
         Ok(())
     }
 
-    async fn tell(&mut self, id: &JobId, text: String, source: Option<Source>) -> Result<(), StoreError> {
+    fn note(&mut self, id: &JobId, text: String, source: Option<Source>) {
         let is_new = self.told.get(id).is_none_or(|(told, _)| *told != text);
         if is_new {
             debug!(job = %id, route = text, "routed");
-            self.app.store.explain(id, &text).await?;
+            self.untold.push((id.clone(), text.clone()));
         }
         self.told.insert(id.clone(), (text, source));
-        Ok(())
     }
 
     async fn measured(&mut self, job: &Job, source: Source, now: UnixMs) -> Result<Option<Duration>, StoreError> {

@@ -29,7 +29,15 @@ async fn chaos_never_passes_a_budget() {
     let each = WORST.0 / 2;
     let of = |share: f64| MicroUsd((share * each as f64 * count as f64) as u64 + 10 * WORST.0);
     let budgets = Budgets { total: of(0.8), day: of(0.7), user_day: of(0.1), room_day: of(0.45) };
-    let wish = Wish { speed: 400.0, budgets, in_flight_max: 64, workers_max: 64, seed: 11, ..Wish::default() };
+    let wish = Wish {
+        speed: 400.0,
+        budgets,
+        in_flight_max: 64,
+        workers_max: 64,
+        seed: 11,
+        is_in_file: true,
+        ..Wish::default()
+    };
     let stage = Stage::set(wish).await;
     stage.behave(Orders::by_chance(CHANCE, &OF));
     let mut jobs = Vec::with_capacity(count);

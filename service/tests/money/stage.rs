@@ -42,13 +42,15 @@ pub struct Wish {
     pub workers_max: usize,
     pub claims: bool,
     pub seed: u64,
+    /// Whether the queue is kept in a database's file; the model in memory is slow with many jobs.
+    pub is_in_file: bool,
 }
 
 impl Default for Wish {
     fn default() -> Self {
         let plenty = MicroUsd(1_000_000_000);
         let budgets = Budgets { total: plenty, day: plenty, user_day: plenty, room_day: plenty };
-        Self { speed: 100.0, budgets, in_flight_max: 4, workers_max: 4, claims: true, seed: 1 }
+        Self { speed: 100.0, budgets, in_flight_max: 4, workers_max: 4, claims: true, seed: 1, is_in_file: false }
     }
 }
 
@@ -87,10 +89,11 @@ impl Stage {
         };
         let emulator = Emulator::start(settings).await.unwrap();
         let clock = Clock::Fast { start: START, begun: Instant::now(), speed: wish.speed };
-        let store = store::open("memory:").await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let file = format!("sqlite:{}", folder.path().join("queue.sqlite").display());
+        let store = store::open(if wish.is_in_file { &file } else { "memory:" }).await.unwrap();
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let folder = tempfile::tempdir().unwrap();
         let app = app(&wish, &emulator, &clock, &store, address, &folder);
         let router = service::router(app.clone());
         let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });

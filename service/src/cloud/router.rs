@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::future::try_join_all;
 use queue::{
     Ask, CloudBar, CloudOffer, Day, Engine, Fallback, Job, JobId, JobType, Local, Model, Order, Peers, Placement,
     Processor, QueueName, RoomName, Route, RunPod, Source, Spending, UnixMs, UserName, Workers,
@@ -96,10 +96,12 @@ impl Router {
 
     /// Writes down all that is new at once, which costs a database little more than one of it.
     async fn tell(&mut self) -> Result<(), StoreError> {
-        let store = &self.app.store;
-        let untold = std::mem::take(&mut self.untold);
-        let telling = stream::iter(&untold).map(|(id, text)| store.explain(id, text));
-        telling.buffer_unordered(EXPLAINED_AT_ONCE).try_collect().await
+        let store = &*self.app.store;
+        for some in std::mem::take(&mut self.untold).chunks(EXPLAINED_AT_ONCE) {
+            let told: Vec<_> = some.iter().map(|(id, text)| store.explain(id, text)).collect();
+            try_join_all(told).await?;
+        }
+        Ok(())
     }
 
     async fn survey(&self, waiting: &[Job]) -> Result<Round, StoreError> {

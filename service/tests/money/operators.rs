@@ -107,7 +107,7 @@ async fn a_job_for_whoever_is_best_overflows_where_no_worker_is() {
     assert!(job.route.unwrap().contains("only the cloud can do it now"));
     let queue::JobState::Completed(output) = job.state else { panic!("it is completed") };
     let [file] = output.files.as_slice() else { panic!("{output:?}") };
-    assert_eq!(stage.app.results.get(file).await.unwrap().1, runpod::Mime::Png);
+    assert_eq!(stage.app.results.inspect(file).await.unwrap(), service::results::FileKind::Png);
     let local = stage.submit_as("room", "ada", Mode::Local, true).await;
     stage.until(async || stage.job(&local).await.route).await;
     assert_eq!(stage.emulator.meter().jobs_taken, 1, "a job for workers alone never overflows");

@@ -5,15 +5,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use queue::{
-    Budgets, Catalogue, Endpoint, Job, JobId, MicroUsd, Mode, NewJob, Owner, Price, QueueName, RoomName, Status,
-    Submission, UnixMs, UserName,
+    Budgets, Endpoint, Job, JobId, MicroUsd, Mode, NewJob, Owner, Price, QueueName, RoomName, Status, Submission,
+    UnixMs, UserName,
 };
 use runpod::emulator::{Emulator, Orders, Settings};
 use runpod::{Client, ClientLimits, Dialect, Key};
-use service::access::{Grant, Mint, Right};
+use service::access::{Grant, Right};
 use service::cloud::{Cloud, EndpointRules, Rules};
+use service::rates::{Allowance, RateSettings};
 use service::results::Results;
-use service::workers::Workers;
 use service::{App, Clock};
 use store::JobStore;
 use tempfile::TempDir;
@@ -94,7 +94,9 @@ impl Stage {
         let store = store::open(if wish.is_in_file { &file } else { "memory:" }).await.unwrap();
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let app = app(&wish, &emulator, &clock, &store, address, &folder);
+        let results = Results::open(&Default::default(), None, [9; 32], &format!("http://{address}")).unwrap();
+        let results = Arc::new(results);
+        let app = app(&wish, &emulator, &clock, &store, address, &results, &folder);
         let router = service::router(app.clone());
         let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
@@ -114,7 +116,8 @@ impl Stage {
             let _ = driving.await;
         }
         // What it knew is lost: only the database is left.
-        self.app = app(&self.wish, &self.emulator, &self.clock, &self.store, self.address, &self.folder);
+        let results = Arc::clone(&self.app.results);
+        self.app = app(&self.wish, &self.emulator, &self.clock, &self.store, self.address, &results, &self.folder);
         self.server.abort();
         let listener = loop {
             match TcpListener::bind(self.address).await {
@@ -221,9 +224,9 @@ fn app(
     clock: &Clock,
     store: &Arc<dyn JobStore>,
     address: SocketAddr,
+    results: &Arc<Results>,
     folder: &TempDir,
 ) -> App {
-    let url = format!("http://{address}");
     let limits = ClientLimits {
         // A call of real time is long in the stage's own.
         call_time_max: Duration::from_millis(400),
@@ -248,15 +251,20 @@ fn app(
         claims: wish.claims,
         in_flight_max: wish.in_flight_max,
     };
-    let rules =
-        Rules { budgets: wish.budgets, public_url: Some(url.clone()), endpoints: vec![endpoint], ..Rules::default() };
-    App {
-        store: Arc::clone(store),
-        mint: Arc::new(Mint::from_secret(&[7; 32]).unwrap()),
-        clock: clock.clone(),
-        catalogue: Arc::new(Catalogue::shipped()),
-        results: Arc::new(Results::in_folder(folder.path().to_owned(), url, [9; 32]).unwrap()),
-        workers: Arc::new(Workers::default()),
-        cloud: Arc::new(Cloud::new(rules, Owner::new("relay:test").unwrap()).unwrap()),
-    }
+    let rules = Rules {
+        budgets: wish.budgets,
+        public_url: Some(format!("http://{address}")),
+        endpoints: vec![endpoint],
+        ..Rules::default()
+    };
+    let much = Allowance { per_second: 1.0e6, burst: 1_000_000 };
+    let rates = RateSettings { reads: much, submits: much, tokens: much, uploads: much, work: much };
+    let key = folder.path().join("token.key");
+    std::fs::write(&key, "a".repeat(51) + "q").unwrap();
+    let settings = service::Settings { rates, token_key_file: Some(key), ..service::Settings::default() };
+    let url = rules.public_url.clone().unwrap();
+    let mut app = App::new(Arc::clone(store), settings, None, &url, clock.clone(), Default::default()).unwrap();
+    app.results = Arc::clone(results);
+    app.cloud = Arc::new(Cloud::new(rules, Owner::new("relay:test").unwrap()).unwrap());
+    app
 }

@@ -43,8 +43,12 @@ pub const READERS: u32 = 4;
 /// Connections to Postgres: it commits what several ask for at once in one write to the disk.
 pub const CONNECTIONS: u32 = 24;
 
-/// How often a transaction is tried that Postgres gave up because of another one.
-pub const TRANSACTION_TRIES: usize = 8;
+/// A connection to Postgres that has been idle for longer is tested before it is used.
+pub const TESTED_FOR: Duration = Duration::from_secs(1);
+
+/// How often a transaction is tried that Postgres gave up because of another one, or whose connection had broken before: as
+/// often as there are connections, which may all have broken, and once more.
+pub const TRANSACTION_TRIES: usize = CONNECTIONS as usize + 1;
 
 /// How long a call waits for a connection before it is told that the database is behind.
 pub const CONNECTION_WAIT: Duration = Duration::from_secs(5);

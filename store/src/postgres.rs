@@ -6,15 +6,15 @@ use std::sync::Arc;
 use queue::JobId;
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::postgres::PgListener;
-use sqlx::{AnyPool, ConnectOptions, Executor, Row};
+use sqlx::{AnyPool, ConnectOptions, Connection, Executor, Row};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::announce::Announcer;
 use crate::limits::{
-    CHANGES_KEPT, CONNECTION_WAIT, CONNECTIONS, LISTEN_AGAIN, Limits, NOTICE_IDS_MAX, TRANSACTION_TRIES,
+    CHANGES_KEPT, CONNECTION_WAIT, CONNECTIONS, LISTEN_AGAIN, Limits, NOTICE_IDS_MAX, TESTED_FOR, TRANSACTION_TRIES,
 };
-use crate::sql::{Database, Dialect, Fault, Operation, Session, Writer, migrate};
+use crate::sql::{Database, Dialect, Fault, Operation, Session, Writer, migrate, uncommitted};
 use crate::sqlite::Durability;
 use crate::store::StoreError;
 
@@ -30,16 +30,27 @@ pub(crate) async fn open(url: &str, durability: Durability, limits: Limits) -> R
         #[cfg(feature = "testing")]
         Durability::None => "SET synchronous_commit = 'off'",
     };
-    let pool = AnyPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(CONNECTION_WAIT).after_connect(
-        move |connection, _| {
+    let pool = AnyPoolOptions::new()
+        .max_connections(CONNECTIONS)
+        .acquire_timeout(CONNECTION_WAIT)
+        .test_before_acquire(false)
+        .before_acquire(|connection, metadata| {
+            Box::pin(async move {
+                // A message more for each call would be too much; one that was used a moment ago is as good as tested.
+                if metadata.idle_for > TESTED_FOR {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        })
+        .after_connect(move |connection, _| {
             Box::pin(async move {
                 connection.execute(synchronous).await?;
                 // Statements see what was committed before they began; rows are locked where that is not enough.
                 connection.execute("SET default_transaction_isolation = 'read committed'").await?;
                 Ok(())
             })
-        },
-    );
+        });
     let pool = pool.connect_with(options).await.map_err(|error| unreached(&error))?;
     let mut connection = pool.acquire().await.map_err(|error| unreached(&error))?;
     if durability == Durability::Full {
@@ -125,14 +136,8 @@ async fn try_transact<T>(
     let mut session = Session::new(&mut transaction, Dialect::Postgres, limits);
     let value = operation(&mut session).await?;
     let changed = session.changed;
-    match transaction.commit().await.map_err(Fault::from) {
-        Ok(()) => Ok((value, changed)),
-        Err(Fault::Again(reason)) => Err(Fault::Again(reason)),
-        Err(Fault::Answer(error)) => {
-            let error = format!("{error}; it was asked to commit, so the call may have happened");
-            Err(StoreError::Database(error).into())
-        }
-    }
+    transaction.commit().await.map_err(uncommitted)?;
+    Ok((value, changed))
 }
 
 /// Tells other relays what has changed here. Outside the transactions that changed it: a notice within one would make

@@ -14,6 +14,6 @@ mod session;
 mod sweeps;
 
 pub(crate) use self::database::{Database, Writer};
-pub(crate) use self::fault::Fault;
+pub(crate) use self::fault::{Fault, uncommitted};
 pub(crate) use self::migrations::migrate;
 pub(crate) use self::session::{Dialect, Operation, Session};

@@ -16,7 +16,7 @@ use tokio::sync::broadcast;
 use super::fault::Fault;
 use super::session::{Dialect, Operation, Session};
 use crate::announce::Announcer;
-use crate::limits::{Limits, SWEEP_MAX};
+use crate::limits::{Limits, SWEEP_MAX, TRANSACTION_TRIES};
 use crate::postgres::PostgresWriter;
 use crate::sqlite::{SqliteWriter, closed};
 use crate::store::{Beat, Claimed, Held, JobStore, Offer, Report, StoreError, Submitted, Taken, Totals, is_nonce};
@@ -63,24 +63,51 @@ impl Database {
     }
 
     /// Begins to read: everything as it is at one moment.
-    async fn begin_reading(&self) -> Result<Transaction<'static, Any>, StoreError> {
+    async fn begin_reading(&self) -> Result<Transaction<'static, Any>, sqlx::Error> {
         let begin = match self.dialect {
             Dialect::Sqlite => "BEGIN",
             Dialect::Postgres => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
         };
-        self.readers.begin_with(begin).await.map_err(|error| Fault::from(error).into_answer())
+        self.readers.begin_with(begin).await
     }
 }
 
-/// Runs a method of [`Session`] that changes nothing.
-macro_rules! read {
-    ($database:ident, |$session:ident| $call:expr) => {{
-        let mut transaction = $database.begin_reading().await?;
-        let mut $session = Session::new(&mut transaction, $database.dialect, $database.limits);
-        let value = $call.await.map_err(Fault::into_answer)?;
-        transaction.rollback().await.map_err(|error| Fault::from(error).into_answer())?;
-        Ok(value)
+/// Looks again where a connection had broken.
+macro_rules! again {
+    ($look:expr) => {{
+        let mut tries = 1;
+        loop {
+            match $look.await {
+                Err(Fault::Again(reason)) if tries < TRANSACTION_TRIES => tracing::debug!(reason, "looking again"),
+                looked => break looked.map_err(Fault::into_answer),
+            }
+            tries += 1;
+        }
     }};
+}
+
+/// Runs a method of [`Session`] that is one query and changes nothing.
+macro_rules! look {
+    ($database:ident, |$session:ident| $call:expr) => {
+        again!(async {
+            let mut connection = $database.readers.acquire().await?;
+            let mut $session = Session::new(&mut connection, $database.dialect, $database.limits);
+            $call.await
+        })
+    };
+}
+
+/// Runs a method of [`Session`] that is several queries about one moment and changes nothing.
+macro_rules! read {
+    ($database:ident, |$session:ident| $call:expr) => {
+        again!(async {
+            let mut transaction = $database.begin_reading().await?;
+            let mut $session = Session::new(&mut transaction, $database.dialect, $database.limits);
+            let value = $call.await?;
+            transaction.rollback().await?;
+            Ok(value)
+        })
+    };
 }
 
 /// Runs a method of [`Session`] that changes something: its arguments are kept, so that it can run anywhere and again.
@@ -109,7 +136,7 @@ impl JobStore for Database {
     }
 
     async fn job(&self, id: &JobId) -> Result<Option<Job>, StoreError> {
-        read!(self, |session| session.job(id))
+        look!(self, |session| session.job(id))
     }
 
     async fn list(&self, room: Option<&RoomName>, count_max: usize) -> Result<Vec<Job>, StoreError> {
@@ -121,7 +148,7 @@ impl JobStore for Database {
     }
 
     async fn waiting(&self, count_max: usize) -> Result<Vec<Job>, StoreError> {
-        read!(self, |session| session.waiting(count_max))
+        look!(self, |session| session.waiting(count_max))
     }
 
     async fn take(&self, offer: &Offer, now: UnixMs) -> Result<Option<Taken>, StoreError> {
@@ -250,14 +277,14 @@ impl JobStore for Database {
     }
 
     async fn attempt(&self, key: &AttemptKey) -> Result<Option<Attempt>, StoreError> {
-        read!(self, |session| session.attempt(key))
+        look!(self, |session| session.attempt(key))
     }
 
     async fn attempt_by_nonce(&self, nonce: &str) -> Result<Option<Attempt>, StoreError> {
         if !is_nonce(nonce) {
             return Ok(None);
         }
-        read!(self, |session| session.attempt_by_nonce(nonce))
+        look!(self, |session| session.attempt_by_nonce(nonce))
     }
 
     async fn adopt(&self, driver: &Owner, now: UnixMs) -> Result<Vec<Attempt>, StoreError> {
@@ -265,11 +292,11 @@ impl JobStore for Database {
     }
 
     async fn spending(&self, room: &RoomName, user: &UserName, day: Day) -> Result<Spending, StoreError> {
-        read!(self, |session| session.spending(room, user, day))
+        look!(self, |session| session.spending(room, user, day))
     }
 
     async fn ledger(&self, after: u64, count_max: usize) -> Result<Vec<(u64, Entry)>, StoreError> {
-        read!(self, |session| session.ledger(after, count_max))
+        look!(self, |session| session.ledger(after, count_max))
     }
 
     async fn report(&self, room: Option<&RoomName>) -> Result<Report, StoreError> {
@@ -281,11 +308,11 @@ impl JobStore for Database {
     }
 
     async fn measured(&self, ask: &Ask, source: Source) -> Result<Option<Duration>, StoreError> {
-        read!(self, |session| session.measured(ask, source))
+        look!(self, |session| session.measured(ask, source))
     }
 
     async fn breaker(&self, endpoint: &Endpoint) -> Result<Option<String>, StoreError> {
-        read!(self, |session| session.breaker(endpoint))
+        look!(self, |session| session.breaker(endpoint))
     }
 
     async fn set_breaker(&self, endpoint: &Endpoint, state: String) -> Result<(), StoreError> {

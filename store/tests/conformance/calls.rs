@@ -178,7 +178,7 @@ impl ReferenceStateMachine for Machine {
     type Transition = Call;
 
     fn init_state() -> BoxedStrategy<Setup> {
-        let amounts = (20..120_u64, 10..80_u64, 5..60_u64, 5..60_u64);
+        let amounts = (40..240_u64, 20..160_u64, 10..100_u64, 10..100_u64);
         let budgets = amounts.prop_map(|(total, day, user_day, room_day)| Budgets {
             total: MicroUsd(total),
             day: MicroUsd(day),

@@ -1,13 +1,13 @@
 //! A store and the one in memory, given the same calls.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
 use queue::{
-    Ask, AttemptKey, AttemptState, Endpoint, HoldAsk, IdempotencyKey, JobId, MicroUsd, Mode, Model, NewJob, Nonce,
-    Outcome, Output, Owner, Price, Progress, Quality, RoomName, Source, Step, UnixMs, UserName,
+    Ask, AttemptKey, AttemptState, Endpoint, HoldAsk, IdempotencyKey, Job, JobId, MicroUsd, Mode, Model, NewJob, Nonce,
+    Outcome, Output, Owner, Price, Progress, Quality, RoomName, Source, Status, Step, UnixMs, UserName,
 };
 use store::limits::Limits;
 use store::{Held, JobStore, Memory, Offer, Submitted, Taken};
@@ -25,7 +25,11 @@ pub struct Pair {
     pub attempts: Vec<(AttemptKey, [u8; 16])>,
     /// The newest fence seen of each job.
     fences: BTreeMap<JobId, u64>,
+    /// Jobs that have streamed.
+    streaming: BTreeSet<JobId>,
     count: u8,
+    /// Which answers there were, and how often.
+    pub answers: BTreeMap<String, u64>,
 }
 
 /// Makes a call of both stores and compares the answers.
@@ -34,6 +38,7 @@ macro_rules! both {
         let expected = $pair.memory.$method($($argument),*).await;
         let found = $pair.store.$method($($argument),*).await;
         same(stringify!($method), &expected, &found)?;
+        $pair.note(stringify!($method), &expected);
         expected
     }};
 }
@@ -48,12 +53,20 @@ impl Pair {
             jobs: Vec::new(),
             attempts: Vec::new(),
             fences: BTreeMap::new(),
+            streaming: BTreeSet::new(),
             count: 0,
+            answers: BTreeMap::new(),
         }
     }
 
     /// Makes a call, compares the answers, and checks what must hold after every call.
     pub async fn make(&mut self, call: &Call) -> Result<(), String> {
+        // Steps of nothing say little.
+        let first = Call::Hold { job: 1, rate: 1, claims: true, driver: 0, is_nonce_used: false };
+        let call = match call {
+            Call::Step { .. } | Call::Settle { .. } | Call::Claim { .. } if self.attempts.is_empty() => &first,
+            call => call,
+        };
         match call {
             Call::Wait { seconds } => self.now = self.now.after(Duration::from_secs(u64::from(*seconds))),
             Call::Look { .. } => self.look(call).await?,
@@ -99,17 +112,28 @@ impl Pair {
                 let (outcome, saving) = (outcome(end), MicroUsd(saving));
                 let _ = both!(self, finish(&id, fence, outcome.clone(), saving, now));
             }
-            Call::Cancel { job } => drop(both!(self, cancel(&self.job(job), now))),
-            Call::Refuse { job } => drop(both!(self, refuse(&self.job(job), "it is too large", now))),
-            Call::Retry { job } => drop(both!(self, retry(&self.job(job)))),
+            Call::Cancel { job } => {
+                let id = self.pick(job, |job| !job.status().is_final()).await;
+                let _ = both!(self, cancel(&id, now));
+            }
+            Call::Refuse { job } => {
+                let id = self.pick(job, waits).await;
+                let _ = both!(self, refuse(&id, "it is too large", now));
+            }
+            Call::Retry { job } => {
+                let id = self.pick(job, |job| job.status() == Status::Failed).await;
+                let _ = both!(self, retry(&id));
+            }
             Call::FallBack { job, ask, model } => {
-                let (id, to, model) = (self.job(job), crate::pair::ask(ask), model.map(crate::pair::model));
+                let (to, model) = (crate::pair::ask(ask), model.map(crate::pair::model));
+                let id = self.pick(job, waits).await;
                 let (input, expected) = ("{\"less\":\"\\u0000ü\"}".to_owned(), Duration::from_millis(2500));
                 let _ = both!(self, fall_back(&id, to.clone(), model.clone(), input.clone(), expected));
             }
             Call::Explain { job, route } => {
                 let text = format!("because of {route}");
-                let _ = both!(self, explain(&self.job(job), &text));
+                let id = self.pick(job, waits).await;
+                let _ = both!(self, explain(&id, &text));
             }
             Call::Purge { room } => drop(both!(self, purge(&crate::pair::room(room), now))),
             Call::Expire => drop(both!(self, expire(now))),
@@ -119,8 +143,12 @@ impl Pair {
                 self.count = self.count.wrapping_add(1);
                 let chunk = format!("{{\"n\":{},\"text\":\"\0\"}}", self.count);
                 let _ = both!(self, push_chunk(&id, fence, chunk.clone()));
+                self.streaming.insert(id);
             }
-            Call::Drain { job } => drop(both!(self, drain_chunks(&self.job(job)))),
+            Call::Drain { job } => {
+                let id = self.pick(job, |job| job.status() == Status::Processing).await;
+                let _ = both!(self, drain_chunks(&id));
+            }
             Call::Forget { seconds } => {
                 let before = UnixMs(now.0 - u64::from(seconds) * 1000);
                 let _ = both!(self, forget(before));
@@ -153,7 +181,7 @@ impl Pair {
                     [self.count; 16]
                 });
                 let ask = hold_ask(rate, claims, driver);
-                let id = self.job(job);
+                let id = self.pick(job, waits).await;
                 let budgets = self.setup.budgets;
                 if let Ok(Held::Taken(taken, attempt)) = both!(self, hold(&id, ask.clone(), &budgets, nonce, now)) {
                     self.see_fence(&taken)?;
@@ -161,18 +189,18 @@ impl Pair {
                 }
             }
             Call::Step { attempt, step } => {
-                let (key, nonce) = self.attempt(attempt);
+                let (key, nonce) = self.attempt(attempt).await;
                 let state = self.memory.attempt(&key).await.unwrap().map(|attempt| attempt.state);
                 let step = self.step(step, state, nonce);
                 let _ = both!(self, step(&key, step.clone(), now));
             }
             Call::Settle { attempt, end } => {
-                let (key, _) = self.attempt(attempt);
+                let (key, _) = self.attempt(attempt).await;
                 let outcome = outcome(end);
                 let _ = both!(self, settle(&key, outcome.clone(), now));
             }
             Call::Claim { attempt, is_right } => {
-                let nonce = self.attempt(attempt).1;
+                let nonce = self.attempt(attempt).await.1;
                 let nonce = if is_right { Nonce::from_random(nonce).as_str().to_owned() } else { "gu\0ess".to_owned() };
                 let _ = both!(self, claim(&nonce, Some("remote".to_owned()), now));
             }
@@ -183,13 +211,13 @@ impl Pair {
     }
 
     /// A call that only looks.
-    async fn look(&self, call: &Call) -> Result<(), String> {
+    async fn look(&mut self, call: &Call) -> Result<(), String> {
         let Call::Look { at, job, attempt, room, user, count_max } = call.clone() else {
             unreachable!("{call:?} is made elsewhere")
         };
         let (id, room_name) = (self.job(job), room.map(crate::pair::room));
         let room = room_name.as_ref();
-        let (key, nonce) = self.attempt(attempt);
+        let (key, nonce) = self.attempt(attempt).await;
         match at % 13 {
             0 => drop(both!(self, job(&id))),
             1 => drop(both!(self, list(room, count_max))),
@@ -209,7 +237,7 @@ impl Pair {
     }
 
     /// Compares everything that can be seen, and checks that the books are in order.
-    pub async fn compare_all(&self) -> Result<(), String> {
+    pub async fn compare_all(&mut self) -> Result<(), String> {
         for room in [None, Some(room(0)), Some(room(1))] {
             let room = room.as_ref();
             let _ = both!(self, list(room, 1000));
@@ -217,11 +245,15 @@ impl Pair {
             let _ = both!(self, report(room));
         }
         let _ = both!(self, waiting(1000));
-        for id in &self.jobs {
-            let _ = both!(self, position(id));
-            let _ = both!(self, drain_chunks(id));
+        for id in &self.jobs.clone() {
+            if self.memory.job(id).await.unwrap().is_some_and(|job| waits(&job)) {
+                let _ = both!(self, position(id));
+            }
         }
-        for (key, _) in &self.attempts {
+        for id in std::mem::take(&mut self.streaming) {
+            let _ = both!(self, drain_chunks(&id));
+        }
+        for (key, _) in &self.attempts.clone() {
             let _ = both!(self, attempt(key));
         }
         for source in [Source::Local, Source::Peer, Source::Cloud] {
@@ -240,27 +272,59 @@ impl Pair {
         }
     }
 
+    /// Counts an answer by its first words.
+    fn note(&mut self, method: &str, answer: &impl Debug) {
+        let text = format!("{answer:?}");
+        let words = text.split(|character: char| !character.is_alphanumeric()).filter(|word| !word.is_empty());
+        let words: Vec<_> = words.take(3).filter(|word| word.starts_with(char::is_uppercase)).collect();
+        *self.answers.entry(format!("{method} {}", words.join(" "))).or_default() += 1;
+    }
+
     fn new_id(&mut self) -> JobId {
         self.count = self.count.wrapping_add(1);
         // In an order of their own.
         JobId::from_random([self.count.wrapping_mul(151); 16])
     }
 
+    /// A job that a call has been made for, mostly; sometimes any, or none.
+    async fn pick(&self, pick: JobPick, is_wanted: impl Fn(&Job) -> bool) -> JobId {
+        let mut wanted = Vec::new();
+        for id in &self.jobs {
+            if self.memory.job(id).await.unwrap().is_some_and(|job| is_wanted(&job)) {
+                wanted.push(id);
+            }
+        }
+        if wanted.is_empty() || pick.is_multiple_of(8) {
+            return self.job(pick / 8);
+        }
+        wanted[usize::from(pick) % wanted.len()].clone()
+    }
+
+    /// Any job, or none.
     fn job(&self, pick: JobPick) -> JobId {
         let index = usize::from(pick) % (self.jobs.len() + 1);
         self.jobs.get(index).cloned().unwrap_or_else(|| JobId::new("nobody").unwrap())
     }
 
-    fn attempt(&self, pick: AttemptPick) -> (AttemptKey, [u8; 16]) {
-        let unknown = || (AttemptKey { job: JobId::new("nobody").unwrap(), number: 1 }, [0; 16]);
-        // The newest is meant most often.
-        let index = usize::from(pick) % (self.attempts.len() + 2);
-        let index = if index == self.attempts.len() + 1 { self.attempts.len().wrapping_sub(1) } else { index };
-        self.attempts.get(index).cloned().unwrap_or_else(unknown)
+    /// An attempt that is not settled, mostly; sometimes any, or none.
+    async fn attempt(&self, pick: AttemptPick) -> (AttemptKey, [u8; 16]) {
+        let mut unsettled = Vec::new();
+        for (key, nonce) in &self.attempts {
+            if self.memory.attempt(key).await.unwrap().unwrap().state != AttemptState::Settled {
+                unsettled.push((key, nonce));
+            }
+        }
+        if unsettled.is_empty() || pick.is_multiple_of(8) {
+            let unknown = || (AttemptKey { job: JobId::new("nobody").unwrap(), number: 1 }, [0; 16]);
+            let index = usize::from(pick / 8) % (self.attempts.len() + 1);
+            return self.attempts.get(index).cloned().unwrap_or_else(unknown);
+        }
+        let (key, nonce) = unsettled[usize::from(pick) % unsettled.len()];
+        (key.clone(), *nonce)
     }
 
     async fn lease(&self, pick: JobPick, fence: Fence) -> (JobId, u64) {
-        let id = self.job(pick);
+        let id = self.pick(pick, |job| job.status() == Status::Processing).await;
         let newest = self.memory.job(&id).await.unwrap().map_or(0, |job| job.fence);
         let fence = match fence {
             Fence::Newest => newest,
@@ -303,6 +367,10 @@ impl Pair {
 pub fn same<T: Debug>(what: &str, expected: &T, found: &T) -> Result<(), String> {
     let (expected, found) = (format!("{expected:#?}"), format!("{found:#?}"));
     if expected == found { Ok(()) } else { Err(format!("{what}: memory says\n{expected}\nthe database says\n{found}")) }
+}
+
+fn waits(job: &Job) -> bool {
+    job.status() == Status::Queued
 }
 
 fn order(call: &Call) -> NewJob {

@@ -1,7 +1,7 @@
 //! Tells who listens, here and at other relays, which jobs have changed.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use queue::JobId;
 use tokio::sync::{broadcast, mpsc};
@@ -12,7 +12,7 @@ use crate::limits::CHANGES_KEPT;
 #[derive(Debug)]
 pub(crate) struct Announcer {
     here: broadcast::Sender<Arc<JobId>>,
-    others: Option<mpsc::Sender<Arc<JobId>>>,
+    others: Mutex<Option<mpsc::Sender<Arc<JobId>>>>,
     /// More has changed than the others can be told one by one.
     is_behind: AtomicBool,
 }
@@ -20,13 +20,13 @@ pub(crate) struct Announcer {
 impl Announcer {
     /// For a database that this process has alone.
     pub(crate) fn alone() -> Self {
-        Self { here: broadcast::Sender::new(CHANGES_KEPT), others: None, is_behind: AtomicBool::new(false) }
+        Self { here: broadcast::Sender::new(CHANGES_KEPT), others: Mutex::new(None), is_behind: AtomicBool::new(false) }
     }
 
     /// For a database of several processes: what the others are to be told comes out of the receiver.
     pub(crate) fn among_others() -> (Self, mpsc::Receiver<Arc<JobId>>) {
         let (others, notices) = mpsc::channel(CHANGES_KEPT);
-        (Self { others: Some(others), ..Self::alone() }, notices)
+        (Self { others: Mutex::new(Some(others)), ..Self::alone() }, notices)
     }
 
     pub(crate) fn listen(&self) -> broadcast::Receiver<Arc<JobId>> {
@@ -35,9 +35,10 @@ impl Announcer {
 
     /// Announces what was changed here.
     pub(crate) fn announce(&self, changed: Vec<JobId>) {
+        let others = self.others.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for id in changed {
             let id = Arc::new(id);
-            if let Some(others) = &self.others
+            if let Some(others) = &others
                 && others.try_send(id.clone()).is_err()
             {
                 self.fall_behind();
@@ -50,6 +51,11 @@ impl Announcer {
     pub(crate) fn relay(&self, id: Arc<JobId>) {
         // Fails where nobody listens, and never waits.
         let _ = self.here.send(id);
+    }
+
+    /// Tells others nothing more than they are being told: the receiver's end comes after that.
+    pub(crate) fn hush(&self) {
+        *self.others.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Notes that others have missed something.

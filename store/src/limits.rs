@@ -40,8 +40,9 @@ pub const BATCH_MAX: usize = 128;
 /// Connections that read an SQLite file beside its writer.
 pub const READERS: u32 = 4;
 
-/// Connections to Postgres: it commits what several ask for at once in one write to the disk.
-pub const CONNECTIONS: u32 = 24;
+/// Connections to Postgres: it commits what several ask for at once in one write to the disk. Four relays fit into the hundred
+/// that a server allows unless told otherwise.
+pub const CONNECTIONS: u32 = 20;
 
 /// A connection to Postgres that has been idle for longer is tested before it is used.
 pub const TESTED_FOR: Duration = Duration::from_secs(1);
@@ -58,6 +59,9 @@ pub const FILE_WAIT: Duration = Duration::from_secs(5);
 
 /// How long a relay that lost Postgres waits before it listens again.
 pub const LISTEN_AGAIN: Duration = Duration::from_secs(1);
+
+/// How long a relay that ends takes at most to tell the others its last changes.
+pub const LAST_NOTICE_WAIT: Duration = Duration::from_secs(2);
 
 /// Ids in one notice between relays.
 pub const NOTICE_IDS_MAX: usize = 64;

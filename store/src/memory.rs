@@ -146,6 +146,9 @@ impl JobStore for Memory {
     }
 
     async fn take(&self, offer: &Offer, now: UnixMs) -> Result<Option<Taken>, StoreError> {
+        if offer.source == Source::Cloud {
+            return Ok(None);
+        }
         let mut records = self.records();
         let fits = |job: &&&Job| {
             let has_model = match (&job.order.model, &offer.models) {

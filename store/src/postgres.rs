@@ -1,7 +1,7 @@
 //! Postgres: several relays on one queue, which tell each other what changes.
 
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use queue::JobId;
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
@@ -12,7 +12,8 @@ use tokio::task::JoinHandle;
 
 use crate::announce::Announcer;
 use crate::limits::{
-    CHANGES_KEPT, CONNECTION_WAIT, CONNECTIONS, LISTEN_AGAIN, Limits, NOTICE_IDS_MAX, TESTED_FOR, TRANSACTION_TRIES,
+    CHANGES_KEPT, CONNECTION_WAIT, CONNECTIONS, LAST_NOTICE_WAIT, LISTEN_AGAIN, Limits, NOTICE_IDS_MAX, TESTED_FOR,
+    TRANSACTION_TRIES,
 };
 use crate::sql::{Database, Dialect, Fault, Operation, Session, Writer, migrate, uncommitted};
 use crate::sqlite::Durability;
@@ -70,10 +71,8 @@ pub(crate) async fn open(url: &str, durability: Durability, limits: Limits) -> R
         pool: pool.clone(),
         limits,
         announcer: announcer.clone(),
-        tasks: [
-            tokio::spawn(notify(pool.clone(), name.clone(), announcer.clone(), notices)),
-            tokio::spawn(listen(listener, url.to_owned(), pool.clone(), name, announcer.clone())),
-        ],
+        notify: Mutex::new(tokio::spawn(notify(pool.clone(), name.clone(), announcer.clone(), notices))),
+        listen: tokio::spawn(listen(listener, url.to_owned(), pool.clone(), name, announcer.clone())),
     };
     Ok(Database::new(Dialect::Postgres, limits, pool, Writer::Postgres(writer), announcer))
 }
@@ -84,12 +83,14 @@ pub(crate) struct PostgresWriter {
     pool: AnyPool,
     limits: Limits,
     announcer: Arc<Announcer>,
-    tasks: [JoinHandle<()>; 2],
+    notify: Mutex<JoinHandle<()>>,
+    listen: JoinHandle<()>,
 }
 
 impl Drop for PostgresWriter {
     fn drop(&mut self) {
-        self.tasks.iter().for_each(JoinHandle::abort);
+        self.listen.abort();
+        self.notify.get_mut().unwrap_or_else(PoisonError::into_inner).abort();
     }
 }
 
@@ -105,9 +106,16 @@ impl PostgresWriter {
         call.await.map_err(|error| StoreError::Database(format!("a call broke off: {error}")))?
     }
 
-    /// Ends the tasks; the pool is closed by who has it.
-    pub(crate) fn close(&self) {
-        self.tasks.iter().for_each(JoinHandle::abort);
+    /// Ends the tasks, when the others know the last changes; the pool is closed by who has it.
+    pub(crate) async fn close(&self) {
+        self.listen.abort();
+        self.announcer.hush();
+        let idle = tokio::spawn(async {});
+        let notify = std::mem::replace(&mut *self.notify.lock().unwrap_or_else(PoisonError::into_inner), idle);
+        let abort = notify.abort_handle();
+        if tokio::time::timeout(LAST_NOTICE_WAIT, notify).await.is_err() {
+            abort.abort();
+        }
     }
 }
 

@@ -149,7 +149,8 @@ pub trait JobStore: Send + Sync + 'static {
     /// The waiting jobs of every room by rank, for the router; `count_max` at most.
     async fn waiting(&self, count_max: usize) -> Result<Vec<Job>, StoreError>;
 
-    /// Gives the first waiting job that fits the offer and is not [`queue::Mode::Cloud`]. A worker that already holds `id`
+    /// Gives the first waiting job that fits the offer and is not [`queue::Mode::Cloud`]. Nothing for the cloud, which gets jobs
+    /// by [`Self::hold`] alone. A worker that already holds `id`
     /// of a lease keeps it: one offer, one new lease.
     async fn take(&self, offer: &Offer, now: UnixMs) -> Result<Option<Taken>, StoreError>;
 

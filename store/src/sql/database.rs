@@ -336,7 +336,7 @@ impl JobStore for Database {
                 }
             }
             Writer::Postgres(writer) => {
-                writer.close();
+                writer.close().await;
                 self.readers.close().await;
             }
         }

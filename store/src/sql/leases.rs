@@ -13,6 +13,9 @@ use crate::store::{Beat, Offer, StoreError, Taken, without_cost};
 
 impl Session<'_> {
     pub(super) async fn take(&mut self, offer: &Offer, now: UnixMs) -> Result<Option<Taken>, Fault> {
+        if offer.source == Source::Cloud {
+            return Ok(None);
+        }
         let room = if offer.room.is_some() { "room = $1" } else { "$1 = ''" };
         let find = self.dialect.find();
         let model = match &offer.models {

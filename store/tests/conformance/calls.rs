@@ -223,7 +223,7 @@ fn submissions() -> impl Strategy<Value = Call> {
 }
 
 fn leases() -> impl Strategy<Value = Call> {
-    let source = prop_oneof![Just(Source::Local), Just(Source::Peer)];
+    let source = prop_oneof![5 => Just(Source::Local), 5 => Just(Source::Peer), 1 => Just(Source::Cloud)];
     let models = proptest::option::of(proptest::collection::vec(0..3_u8, 0..3));
     let take = (proptest::option::of(0..2_u8), 0..3_u8, source, models);
     let saving = prop_oneof![Just(0), 1..50_u64];
@@ -234,7 +234,7 @@ fn leases() -> impl Strategy<Value = Call> {
         4 => (job(), fence(), end(), saving).prop_map(|(job, fence, end, saving)| Call::Finish { job, fence, end, saving }),
         1 => Just(Call::Expire),
         1 => (0..3_u8).prop_map(|worker| Call::HandBack { worker }),
-        2 => (job(), fence()).prop_map(|(job, fence)| Call::Push { job, fence }),
+        3 => (job(), fence()).prop_map(|(job, fence)| Call::Push { job, fence }),
         1 => job().prop_map(|job| Call::Drain { job }),
     ]
 }

@@ -74,7 +74,22 @@ impl Pair {
                 self.pay(call).await?;
                 self.check_budgets().await?;
             }
-            _ => self.change(call).await?,
+            Call::Submit { .. }
+            | Call::Take { .. }
+            | Call::Beat { .. }
+            | Call::Finish { .. }
+            | Call::Cancel { .. }
+            | Call::Refuse { .. }
+            | Call::Retry { .. }
+            | Call::FallBack { .. }
+            | Call::Explain { .. }
+            | Call::Purge { .. }
+            | Call::Expire
+            | Call::HandBack { .. }
+            | Call::Push { .. }
+            | Call::Drain { .. }
+            | Call::Forget { .. }
+            | Call::SetBreaker { .. } => self.change(call).await?,
         }
         Ok(())
     }

@@ -38,7 +38,6 @@ const REACHED: &[&str] = &[
     "hold Ok Refused OverBudget",
     "hold Ok Taken Taken",
     "push_chunk Err Unfetched",
-    "retry Err Full",
     "retry Ok Some Requeued",
     "settle Ok Some Job",
     "step Ok Some Refused",

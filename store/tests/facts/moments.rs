@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use futures::future::join_all;
-use queue::{Source, Status};
+use queue::{Change, Source, Status};
 use store::limits::{CALLS_WAITING_MAX, EXPIRED_MAX, Limits, SWEEP_MAX};
 use store::testing::{Postgres, Sync, Volatile};
 use store::{Held, JobStore, StoreError};
@@ -25,6 +25,21 @@ async fn what_one_call_of_a_batch_is_refused_the_others_are_not() {
     let full = answers.iter().filter(|answer| matches!(answer, Err(StoreError::Full(3)))).count();
     assert_eq!(full, 6, "{answers:?}");
     assert_eq!(store.totals(None).await.unwrap().queued, 6);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_failed_job_does_not_come_back_into_a_full_room() {
+    let (_folder, url) = folder();
+    let limits = Limits { unfinished_per_room_max: 2, ..Limits::default() };
+    let store = Volatile::open(&url, limits).await.unwrap().store();
+    let first = submit(&*store, "room").await;
+    store.refuse(&first, "not now", NOW).await.unwrap();
+    let second = submit(&*store, "room").await;
+    submit(&*store, "room").await;
+    assert!(matches!(store.retry(&first).await, Err(StoreError::Full(2))));
+    store.cancel(&second, NOW).await.unwrap();
+    assert_eq!(store.retry(&first).await.unwrap(), Some(Change::Requeued));
     store.close().await;
 }
 

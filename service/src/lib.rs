@@ -19,6 +19,7 @@ mod routes;
 pub mod settings;
 mod state;
 pub mod submit;
+mod upkeep;
 pub mod view;
 pub mod workers;
 
@@ -27,4 +28,5 @@ pub use self::guard::{Caller, Need, OwnJob, OwnRoom, ROOM_HEADER};
 pub use self::metrics::{Delivery, Metrics};
 pub use self::routes::{Line, Route, router, routes};
 pub use self::settings::{Settings, SettingsError};
-pub use self::state::{App, Clock};
+pub use self::state::{App, Clock, mint, open_catalogue, open_store};
+pub use self::upkeep::spawn;

@@ -130,3 +130,9 @@ pub const WORKERS_MAX: usize = 4096;
 
 /// Jobs that are remembered of one worker.
 pub const WORKER_JOBS_MAX: usize = 64;
+
+/// How often leases are looked for that nobody renewed: a tenth of what one lasts.
+pub const EXPIRE_EVERY: Duration = Duration::from_secs(1);
+
+/// How often old jobs and files are forgotten.
+pub const SWEEP_EVERY: Duration = Duration::from_secs(60 * 60);

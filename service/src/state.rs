@@ -118,16 +118,7 @@ impl App {
     /// [`Self::new`].
     pub async fn open(settings: Settings, data: Option<&Path>, base: &str, registry: Registry) -> Result<Self> {
         settings.check()?;
-        let url = match (&settings.database, data) {
-            (Some(url), _) => url.clone(),
-            (None, Some(data)) => {
-                let failed = || format!("cannot make the data folder {}", data.display());
-                std::fs::create_dir_all(data).with_context(failed)?;
-                format!("sqlite:{}", data.join("queue.sqlite").display())
-            }
-            (None, None) => "memory:".to_owned(),
-        };
-        let store = store::open(&url).await.context("cannot open the queue (database)")?;
+        let store = open_store(&settings, data).await?;
         Self::new(store, settings, data, base, Clock::System, registry)
     }
 
@@ -144,13 +135,7 @@ impl App {
         settings.check()?;
         let base = settings.public_url.clone().unwrap_or_else(|| base.to_owned());
         let key = token_key(&settings, data)?;
-        let catalogue = match &settings.catalogue {
-            Some(path) => {
-                let text = settings::read("catalogue", path, queue::limits::CATALOGUE_BYTES_MAX)?;
-                Catalogue::parse(&text).with_context(|| format!("the catalogue {} is wrong", path.display()))?
-            }
-            None => Catalogue::shipped(),
-        };
+        let catalogue = open_catalogue(&settings)?;
         let results = Results::open(&settings.results, data, derived(&key, "file addresses"), &base)?;
         let cloud = Cloud::open(&settings, data, &base)?;
         let metrics = Arc::new(Metrics::register(&mut registry));
@@ -180,6 +165,32 @@ impl App {
         self.results.forget(before).await?;
         Ok(())
     }
+}
+
+/// Opens the queue that the settings name, else the one in the data folder, else one in memory.
+pub async fn open_store(settings: &Settings, data: Option<&Path>) -> Result<Arc<dyn JobStore>> {
+    let url = match (&settings.database, data) {
+        (Some(url), _) => url.clone(),
+        (None, Some(data)) => {
+            let failed = || format!("cannot make the data folder {}", data.display());
+            std::fs::create_dir_all(data).with_context(failed)?;
+            format!("sqlite:{}", data.join("queue.sqlite").display())
+        }
+        (None, None) => "memory:".to_owned(),
+    };
+    store::open(&url).await.context("cannot open the queue (database)")
+}
+
+/// The catalogue that the settings name, else the shipped one.
+pub fn open_catalogue(settings: &Settings) -> Result<Catalogue> {
+    let Some(path) = &settings.catalogue else { return Ok(Catalogue::shipped()) };
+    let text = settings::read("catalogue", path, queue::limits::CATALOGUE_BYTES_MAX)?;
+    Catalogue::parse(&text).with_context(|| format!("the catalogue {} is wrong", path.display()))
+}
+
+/// What makes tokens that this relay believes, without opening its queue; for the command line.
+pub fn mint(settings: &Settings, data: Option<&Path>) -> Result<Mint> {
+    Ok(Mint::from_secret(&token_key(settings, data)?)?)
 }
 
 /// The key that makes tokens: from the file that the settings name, else from the data folder's, which is made if it is not

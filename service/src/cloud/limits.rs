@@ -2,14 +2,18 @@
 
 use std::time::Duration;
 
-/// Waiting jobs that the router looks at in one round, those first that go first.
-pub const ROUTED_MAX: usize = 1_000;
+/// Waiting jobs that the router looks at in one round, those first that go first: as many as a room may have. Jobs behind them
+/// wait for their way, so that it must be more than can be stuck for one reason, such as a user's budget.
+pub const ROUTED_MAX: usize = 10_000;
 
 /// How often the router looks though nothing seems to have changed: times pass, workers fall silent, health comes back.
 pub const ROUTE_EVERY: Duration = Duration::from_secs(1);
 
-/// How long the router rests after a round, so that many changes are one round.
+/// How long the router rests after a round, so that many changes are one round...
 pub const ROUTE_REST: Duration = Duration::from_millis(50);
+
+/// ... and at most, after a round over a long queue.
+pub const ROUTE_REST_MAX: Duration = Duration::from_secs(5);
 
 /// Explanations that are written down at once: what the store commits together.
 pub const EXPLAINED_AT_ONCE: usize = 64;

@@ -15,7 +15,7 @@ use tracing::{debug, error, info};
 
 use super::desk::Desk;
 use super::driver::Begin;
-use super::limits::{EXPLAINED_AT_ONCE, FACTS_TIME, ROUTE_EVERY, ROUTE_REST, ROUTED_MAX};
+use super::limits::{EXPLAINED_AT_ONCE, FACTS_TIME, ROUTE_EVERY, ROUTE_REST, ROUTE_REST_MAX, ROUTED_MAX};
 use super::rules::RAW_QUEUE;
 use crate::state::App;
 use crate::workers::Seen;
@@ -30,7 +30,7 @@ pub(crate) async fn run(app: App, begun: mpsc::Sender<Begin>, mut shutdown: watc
             error!(%failure, "jobs cannot be routed");
         }
         // A long queue is looked at less often: a third of the time at most goes into looking.
-        let rest = (router.app.clock.now().since(start) * 2).clamp(ROUTE_REST, ROUTE_EVERY);
+        let rest = (router.app.clock.now().since(start) * 2).clamp(ROUTE_REST, ROUTE_REST_MAX);
         tokio::select! {
             () = super::stopped(&mut shutdown) => return,
             () = changed(&router.app, &mut changes, rest) => (),

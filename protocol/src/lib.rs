@@ -9,6 +9,7 @@ pub mod limits;
 pub mod membership;
 pub mod message;
 pub mod policy;
+pub mod queue_key;
 pub mod room;
 pub mod tensor;
 pub mod time;
@@ -20,6 +21,7 @@ pub use job::{
 };
 pub use message::{Activity, Capabilities, Message, Pilot, Presence, RefuseReason, ToRequester, ToWorker};
 pub use policy::Policy;
+pub use queue_key::{QueueKey, QueueProof};
 pub use room::{RoomId, RoomKeys, RoomLink, RoomSecret};
 pub use time::Instant;
 pub use unit::{Branches, Footprint, Steps, Unit, UnitId, Work};

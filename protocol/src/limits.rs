@@ -155,6 +155,10 @@ pub const AGREEMENT_RELATIVE: f32 = 5e-5;
 /// A measured speed is believed for this long; afterwards a worker gets a chance to show that it is faster again.
 pub const SPEED_BELIEVED: Duration = Duration::from_secs(30);
 
+/// A proof for the relay's queue is believed for so long before and after its time: clocks of people's devices differ by
+/// minutes, and whoever sees one can use it only at the host it names.
+pub const QUEUE_PROOF_AGE_MAX: Duration = Duration::from_secs(5 * 60);
+
 /// A new connection must prove membership within this time or is closed.
 pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
 

@@ -16,6 +16,7 @@ use crate::ids::PeerId;
 use crate::limits::PRESENCE_BYTES_MAX;
 use crate::message::Presence;
 use crate::policy::Policy;
+use crate::queue_key::QueueKey;
 
 /// Bytes of a room's secret: 128 bits, which cannot be guessed.
 pub const SECRET_BYTES: usize = 16;
@@ -41,12 +42,7 @@ impl RoomSecret {
 
     /// Derives every key of the room.
     pub fn keys(&self) -> RoomKeys {
-        let hkdf = Hkdf::<Sha256>::new(Some(b"manyhands room v1"), &self.0);
-        let derive = |label: &str| {
-            let mut key = [0; 32];
-            hkdf.expand(label.as_bytes(), &mut key).expect("32 bytes are within HKDF's reach");
-            key
-        };
+        let derive = |label| self.derive(label);
         let mut id = [0; 16];
         id.copy_from_slice(&derive("room id")[..16]);
         let text = |label| BASE32_NOPAD.encode(&derive(label)).to_lowercase();
@@ -57,6 +53,18 @@ impl RoomSecret {
             proof: derive("membership proof"),
             presence: derive("presence"),
         }
+    }
+
+    /// The key by which members ask a relay for a token of the room's queue.
+    pub fn queue_key(&self) -> QueueKey {
+        QueueKey::from_secret(&self.derive("queue key"))
+    }
+
+    fn derive(&self, label: &str) -> [u8; 32] {
+        let hkdf = Hkdf::<Sha256>::new(Some(b"manyhands room v1"), &self.0);
+        let mut key = [0; 32];
+        hkdf.expand(label.as_bytes(), &mut key).expect("32 bytes are within HKDF's reach");
+        key
     }
 }
 

@@ -21,7 +21,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("queue", &["protocol"]),
     ("store", &["queue"]),
     ("runpod", &["queue"]),
-    ("service", &["queue", "runpod", "store"]),
+    ("service", &["protocol", "queue", "runpod", "store"]),
     (
         "tests",
         &[

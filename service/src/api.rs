@@ -13,7 +13,7 @@ use axum::routing::{delete, get, post, put};
 
 pub use self::docs::document;
 pub use self::health::{QueueStats, stats};
-pub use self::membership::{PROOF_LABEL, proof_text, room_of_key};
+pub use self::membership::ProofBody;
 pub use self::queue::SubmissionBody;
 
 use crate::access::Right;

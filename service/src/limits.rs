@@ -23,9 +23,6 @@ pub const TOKEN_CHECK_TIME_MAX: Duration = Duration::from_secs(2);
 /// Facts that checking a token may give rise to.
 pub const TOKEN_FACTS_MAX: u64 = 200;
 
-/// How far the time in a proof of membership may be from the relay's: clocks, and a slow way.
-pub const PROOF_TIME_MAX: Duration = Duration::from_secs(5 * 60);
-
 /// Bytes of a request with JSON: a prompt and numbers, or a foreign client's workflow.
 pub const JSON_BYTES_MAX: usize = 512 * 1024;
 
@@ -118,6 +115,27 @@ pub const RATE_UPLOADS: Allowance = Allowance { per_second: 5.0, burst: 60 };
 
 /// Workers of one household: each beats every three seconds and asks again when it was refused.
 pub const RATE_WORK: Allowance = Allowance { per_second: 50.0, burst: 500 };
+
+/// Pictures of one job: what one submission may ask for ([`queue::limits::IMAGES_MAX`]).
+pub const FILES_MAX: usize = 16;
+
+/// Bytes of a worker's output beside its pictures: it stays in the database.
+pub const KEPT_JSON_BYTES_MAX: usize = 1024 * 1024;
+
+/// Bytes of pictures that an answer to a foreign client holds (RunPod: 20 MB); further ones are addresses.
+pub const WHOLE_BYTES_MAX: usize = 20 * 1024 * 1024;
+
+/// A worker that was not heard of for so long is not counted upon: three pings of RunPod's workers, which ping every 10 s.
+pub const WORKER_SEEN_TIME: Duration = Duration::from_secs(35);
+
+/// Workers that are remembered.
+pub const WORKERS_MAX: usize = 4096;
+
+/// Jobs that are remembered of one worker.
+pub const WORKER_JOBS_MAX: usize = 64;
+
+/// How often whoever waits for a change looks by itself, because a notice may be lost.
+pub const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 const _: () = assert!(TAKE_TIME_MAX.as_secs() < HANDLER_TIME_MAX.as_secs());
 const _: () = assert!(CLIP_BYTES_MAX >= PICTURE_BYTES_MAX && PICTURE_BYTES_MAX >= DELIVERY_BYTES_MAX);

@@ -16,7 +16,7 @@ use crate::guard::{Need, stand};
 use crate::limits::JSON_BYTES_MAX;
 use crate::rates::Rate;
 use crate::state::App;
-use crate::{api, cloud};
+use crate::{api, cloud, compat, facade};
 
 /// What is known of a route before it is called.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,7 +106,7 @@ impl fmt::Debug for Route {
 
 /// The table.
 pub fn routes() -> Vec<Route> {
-    [api::routes(), cloud::routes()].into_iter().flatten().collect()
+    [api::routes(), cloud::routes(), facade::routes(), compat::routes()].into_iter().flatten().collect()
 }
 
 /// The routes behind their guards.

@@ -16,12 +16,15 @@ use tokio::sync::Semaphore;
 
 use crate::access::Mint;
 use crate::cloud::Cloud;
+use crate::delivery::CloudPrices;
+use crate::facade::Keeper;
 use crate::limits::{SECRET_BYTES_MAX, STREAMS_MAX};
 use crate::metrics::Metrics;
 use crate::observed::Observed;
 use crate::rates::Rates;
 use crate::results::Results;
 use crate::settings::{self, Settings};
+use crate::waiting::Closing;
 use crate::workers::Workers;
 
 /// How often whoever waits by a manual clock looks at it.
@@ -105,6 +108,14 @@ pub struct App {
     pub metrics: Arc<Metrics>,
     /// All numbers of the process.
     pub registry: Arc<Registry>,
+    /// Workers that were heard of.
+    pub workers: Arc<Workers>,
+    /// Keeps the leases of foreign workers.
+    pub keeper: Arc<Keeper>,
+    /// Lets go of whoever waits, when the relay ends.
+    pub closing: Closing,
+    /// What the cloud would charge.
+    pub prices: Arc<CloudPrices>,
     /// Places for event streams.
     pub(crate) streams: Arc<Semaphore>,
     /// Where clients and workers reach the relay.
@@ -139,6 +150,11 @@ impl App {
         let results = Results::open(&settings.results, data, derived(&key, "file addresses"), &base)?;
         let cloud = Cloud::open(&settings, data, &base)?;
         let metrics = Arc::new(Metrics::register(&mut registry));
+        let mut prices = CloudPrices::default();
+        for endpoint in &settings.endpoints {
+            let price = endpoint.price()?;
+            prices.0.extend(endpoint.queues.iter().map(|queue| (queue.clone(), price)));
+        }
         Ok(Self {
             store: Arc::new(Observed::new(store, metrics.clone())),
             mint: Arc::new(Mint::from_secret(&key)?),
@@ -150,6 +166,10 @@ impl App {
             rates: Arc::new(Rates::new(settings.rates)),
             metrics,
             registry: Arc::new(registry),
+            workers: Arc::default(),
+            keeper: Arc::default(),
+            closing: Closing::default(),
+            prices: Arc::new(prices),
             settings: Arc::new(settings),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             base: base.into(),

@@ -55,6 +55,7 @@ pub async fn raw(
     input: Value,
     webhook: Option<String>,
     priority: i32,
+    deadlines: Deadlines,
 ) -> Result<Submitted, ApiError> {
     let input = input.to_string();
     if input.len() > JSON_BYTES_MAX {
@@ -72,7 +73,7 @@ pub async fn raw(
         priority: priority.clamp(-queue::limits::PRIORITY_MAX, queue::limits::PRIORITY_MAX),
         expected: RAW_EXPECTED,
         webhook,
-        deadlines: Deadlines::default(),
+        deadlines,
         may_spend: caller.may(Right::Spend),
     };
     Ok(app.store.submit(new_id(), job, app.clock.now()).await?)

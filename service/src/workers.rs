@@ -178,7 +178,7 @@ mod tests {
         workers.seen(&room("a"), &worker("mine"), Source::Peer, None, NOW);
         workers.seen(&room("b"), &worker("theirs"), Source::Peer, None, NOW);
         workers.seen(&room(EVERY_ROOM), &worker("operators"), Source::Local, None, NOW);
-        assert_eq!(names(&workers, "a", NOW), ["mine", "operators"]);
+        assert_eq!(names(&workers, "a", NOW), ["operators", "mine"]);
         assert_eq!(names(&workers, "c", NOW), ["operators"]);
     }
 

@@ -2,40 +2,36 @@
 //!
 //! The room's name is the hash of a public key that is derived from the link's secret, so the relay needs to know no rooms.
 
+use std::net::SocketAddr;
+
 use axum::Json;
 use axum::extract::{Path, Request, State};
-use data_encoding::{BASE32_NOPAD, BASE64};
-use ed25519_dalek::{Signature, VerifyingKey};
+use data_encoding::BASE32_NOPAD;
 use hmac::{Hmac, Mac};
+use protocol::QueueProof;
 use queue::{RoomName, UnixMs, UserName};
-use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
+use serde::Serialize;
+use sha2::Sha256;
 use utoipa::ToSchema;
 
 use crate::access::{Grant, Right};
 use crate::body::Sent;
 use crate::error::ApiError;
 use crate::guard::client_of;
-use crate::limits::{PROOF_TIME_MAX, TOKEN_TIME};
+use crate::limits::TOKEN_TIME;
 use crate::rates::Client;
 use crate::state::App;
 
-/// What every proof begins with, so that no signature made for another purpose is one.
-pub const PROOF_LABEL: &str = "manyhands queue membership 1";
-
-/// Bytes of the hash of a room's public key that are its name.
-const ROOM_HASH_BYTES: usize = 20;
-
-/// A proof of membership.
-#[derive(Clone, Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Proof {
+/// What proves membership: `protocol`'s `QueueProof`, as its document shows it.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct ProofBody {
     /// The room's public key (ed25519), in base32 without padding.
-    public_key: String,
+    pub public_key: String,
     /// When it was made, in milliseconds since 1970.
-    time_ms: u64,
-    /// Of `manyhands queue membership 1`, room, host and time, a line each, in base64.
-    signature: String,
+    pub time_ms: u64,
+    /// Of `manyhands queue membership 1`, room, host and time, a line each, in base64. The host is this relay's public address
+    /// without the scheme.
+    pub signature: String,
 }
 
 /// A token, and what it allows.
@@ -56,21 +52,9 @@ pub(crate) struct MemberToken {
     until_ms: u64,
 }
 
-/// The name of the room whose members derive this key.
-pub fn room_of_key(public_key: &[u8; 32]) -> RoomName {
-    let digest = Sha256::digest(public_key);
-    let name = BASE32_NOPAD.encode(&digest[..ROOM_HASH_BYTES]).to_lowercase();
-    RoomName::new(name).expect("base32 of 20 bytes is a name")
-}
-
-/// What a member signs: for this relay (`host` is its public address without the scheme), this room and this moment alone.
-pub fn proof_text(room: &RoomName, host: &str, time: UnixMs) -> String {
-    format!("{PROOF_LABEL}\n{room}\n{host}\n{}", time.0)
-}
-
 /// Gives a token to whoever proves to have the room's link.
 #[utoipa::path(
-    post, path = "/api/token/{room}", params(("room" = String, Path)), request_body = Proof,
+    post, path = "/api/token/{room}", params(("room" = String, Path)), request_body = ProofBody,
     responses((status = 200, body = MemberToken), (status = 401, description = "the proof does not hold")),
 )]
 pub(crate) async fn token(
@@ -81,9 +65,11 @@ pub(crate) async fn token(
     let client = client_of(&app, &request);
     let unproven = || ApiError::unauthorised("this does not prove membership of this room at this relay");
     let room = RoomName::new(room).map_err(|_| unproven())?;
-    let Sent(proof) = <Sent<Proof> as axum::extract::FromRequest<()>>::from_request(request, &()).await?;
+    let Sent(proof) = <Sent<QueueProof> as axum::extract::FromRequest<()>>::from_request(request, &()).await?;
     let now = app.clock.now();
-    check(&proof, &room, host_of(&app.base), now).ok_or_else(unproven)?;
+    if !proves(&proof, &room, &names_of(&app), now) {
+        return Err(unproven());
+    }
     let mut rights = vec![Right::Read, Right::Submit, Right::Work];
     if app.settings.rooms_may_spend {
         rights.push(Right::Spend);
@@ -96,22 +82,25 @@ pub(crate) async fn token(
     Ok(Json(MemberToken { token, room: room.expect("it was given"), user, rights, until_ms: until.0 }))
 }
 
-/// Whether a proof holds; does not say why not.
-fn check(proof: &Proof, room: &RoomName, host: &str, now: UnixMs) -> Option<()> {
-    let key = BASE32_NOPAD.decode(proof.public_key.to_uppercase().as_bytes()).ok()?;
-    let key: [u8; 32] = key.try_into().ok()?;
-    let signature: [u8; 64] = BASE64.decode(proof.signature.as_bytes()).ok()?.try_into().ok()?;
-    let time = UnixMs(proof.time_ms);
-    let is_fresh = now.since(time).max(time.since(now)) <= PROOF_TIME_MAX;
-    if !is_fresh || room_of_key(&key) != *room {
-        return None;
-    }
-    let key = VerifyingKey::from_bytes(&key).ok()?;
-    key.verify_strict(proof_text(room, host, time).as_bytes(), &Signature::from_bytes(&signature)).ok()
+/// Whether a proof holds for one of these names; does not say why not.
+fn proves(proof: &QueueProof, room: &RoomName, names: &[String], now: UnixMs) -> bool {
+    names.iter().any(|name| proof.verify(room.as_str(), name, now.0).is_ok())
 }
 
-fn host_of(base: &str) -> &str {
-    base.split_once("://").map_or(base, |(_, host)| host)
+/// What members may call this relay in a proof. Not whatever a request says: who was given a proof for another name could bring
+/// it here under that.
+fn names_of(app: &App) -> Vec<String> {
+    let base = app.base.split_once("://").map_or(app.base.as_str(), |(_, host)| host);
+    let mut names = vec![base.to_owned()];
+    names.extend(app.settings.hosts.iter().cloned());
+    // This machine calls itself by several names.
+    if let Ok(address) = base.parse::<SocketAddr>()
+        && address.ip().is_loopback()
+    {
+        let port = address.port();
+        names.extend([format!("localhost:{port}"), format!("127.0.0.1:{port}"), format!("[::1]:{port}")]);
+    }
+    names
 }
 
 /// Who asks from one address in one room is one user: for budgets, and for whose jobs are whose when a page is opened again.
@@ -126,49 +115,29 @@ fn member_name(naming: &[u8; 32], client: Client, room: &RoomName) -> UserName {
 mod tests {
     use std::time::Duration;
 
-    use ed25519_dalek::{Signer, SigningKey};
+    use protocol::limits::QUEUE_PROOF_AGE_MAX;
+    use protocol::{QueueKey, RoomSecret};
 
     use super::*;
 
     const NOW: UnixMs = UnixMs(1_800_000_000_000);
 
-    fn proof(key: &SigningKey, room: &RoomName, host: &str, time: UnixMs) -> Proof {
-        let signature = key.sign(proof_text(room, host, time).as_bytes());
-        Proof {
-            public_key: BASE32_NOPAD.encode(key.verifying_key().as_bytes()).to_lowercase(),
-            time_ms: time.0,
-            signature: BASE64.encode(&signature.to_bytes()),
-        }
+    fn key(byte: u8) -> QueueKey {
+        RoomSecret::from_random([byte; 16]).queue_key()
     }
 
     #[test]
     fn only_who_has_the_rooms_key_proves_membership_here_and_now() {
-        let (key, other) = (SigningKey::from_bytes(&[1; 32]), SigningKey::from_bytes(&[2; 32]));
-        let room = room_of_key(key.verifying_key().as_bytes());
-        let holds = |proof: &Proof, now| check(proof, &room, "relay.example", now).is_some();
-        let good = proof(&key, &room, "relay.example", NOW);
-        assert!(holds(&good, NOW) && holds(&good, NOW.after(PROOF_TIME_MAX)));
-        assert!(!holds(&good, NOW.after(PROOF_TIME_MAX + Duration::from_millis(1))), "old");
-        assert!(!holds(&proof(&key, &room, "relay.example", NOW.after(Duration::from_secs(3600))), NOW), "too early");
-        assert!(!holds(&proof(&key, &room, "evil.example", NOW), NOW), "made for another relay");
-        assert!(!holds(&proof(&other, &room, "relay.example", NOW), NOW), "another room's key");
-        let renamed = Proof { public_key: good.public_key.clone(), ..proof(&other, &room, "relay.example", NOW) };
-        assert!(!holds(&renamed, NOW), "another key's signature");
-        assert!(!holds(&Proof { time_ms: NOW.0 + 1, ..good.clone() }, NOW), "not what was signed");
-        let elsewhere = RoomName::new("elsewhere").unwrap();
-        assert!(check(&good, &elsewhere, "relay.example", NOW).is_none());
-    }
-
-    #[test]
-    fn a_weak_key_proves_nothing() {
-        // A point of small order, under which one signature fits many texts.
-        let key = [0; 32];
-        let room = room_of_key(&key);
-        let mut signature = [0; 64];
-        signature[0] = 1;
-        let public_key = BASE32_NOPAD.encode(&key);
-        let proof = Proof { public_key, time_ms: NOW.0, signature: BASE64.encode(&signature) };
-        assert!(check(&proof, &room, "relay.example", NOW).is_none());
+        let room = RoomName::new(key(1).room_name()).unwrap();
+        let names = ["relay.example".to_owned(), "other.example".to_owned()];
+        let holds = |proof: &QueueProof, now| proves(proof, &room, &names, now);
+        let good = key(1).prove("relay.example", NOW.0);
+        assert!(holds(&good, NOW) && holds(&good, NOW.after(QUEUE_PROOF_AGE_MAX)));
+        assert!(holds(&key(1).prove("other.example", NOW.0), NOW), "another name of this relay");
+        assert!(!holds(&good, NOW.after(QUEUE_PROOF_AGE_MAX + Duration::from_millis(1))), "old");
+        assert!(!holds(&key(1).prove("evil.example", NOW.0), NOW), "made for another relay");
+        assert!(!holds(&key(2).prove("relay.example", NOW.0), NOW), "another room's key");
+        assert!(!proves(&good, &RoomName::new("elsewhere").unwrap(), &names, NOW));
     }
 
     #[test]

@@ -2,28 +2,24 @@
 
 use std::time::Duration;
 
-use data_encoding::{BASE32_NOPAD, BASE64};
-use ed25519_dalek::{Signer, SigningKey};
+use protocol::{QueueKey, RoomSecret};
 use queue::{RoomName, UnixMs};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use service::Settings;
-use service::api::{proof_text, room_of_key};
 
 use crate::support::{Answer, NOW, TestService, unlimited};
 
-fn key() -> SigningKey {
-    SigningKey::from_bytes(&[3; 32])
+fn key() -> QueueKey {
+    RoomSecret::from_random([3; 16]).queue_key()
 }
 
 fn room() -> RoomName {
-    room_of_key(key().verifying_key().as_bytes())
+    RoomName::new(key().room_name()).unwrap()
 }
 
-fn proof(key: &SigningKey, room: &RoomName, host: &str, time: UnixMs) -> Value {
-    let signature = key.sign(proof_text(room, host, time).as_bytes());
-    let public_key = BASE32_NOPAD.encode(key.verifying_key().as_bytes()).to_lowercase();
-    json!({ "public_key": public_key, "time_ms": time.0, "signature": BASE64.encode(&signature.to_bytes()) })
+fn proof(key: &QueueKey, host: &str, time: UnixMs) -> Value {
+    serde_json::to_value(key.prove(host, time.0)).unwrap()
 }
 
 async fn ask(service: &TestService, room: &RoomName, proof: Value) -> Answer {
@@ -34,7 +30,7 @@ async fn ask(service: &TestService, room: &RoomName, proof: Value) -> Answer {
 async fn a_member_proves_it_and_gets_a_token_for_that_room_alone() {
     let service = TestService::start().await;
     let host = service.address.to_string();
-    let answer = ask(&service, &room(), proof(&key(), &room(), &host, NOW)).await;
+    let answer = ask(&service, &room(), proof(&key(), &host, NOW)).await;
     assert_eq!(answer.status, StatusCode::OK);
     let json = answer.json();
     assert_eq!(json["rights"], json!(["read", "submit", "work"]));
@@ -45,7 +41,7 @@ async fn a_member_proves_it_and_gets_a_token_for_that_room_alone() {
     let submitted = service.post(&format!("/api/queue/{}", room()), token, submission.clone()).await;
     assert_eq!(submitted.status, StatusCode::ACCEPTED);
     assert_eq!(service.post("/api/queue/elsewhere", token, submission).await.status, StatusCode::FORBIDDEN);
-    let again = ask(&service, &room(), proof(&key(), &room(), &host, NOW)).await.json();
+    let again = ask(&service, &room(), proof(&key(), &host, NOW)).await.json();
     assert_eq!(again["user"], json["user"], "a page that is opened again finds its jobs");
     let id = submitted.json()["jobs"][0]["id"].as_str().unwrap().to_owned();
     let seen = service.get(&format!("/api/jobs/{id}"), again["token"].as_str().unwrap()).await;
@@ -58,20 +54,22 @@ async fn a_member_proves_it_and_gets_a_token_for_that_room_alone() {
 async fn a_proof_for_another_room_relay_or_hour_gives_nothing() {
     let service = TestService::start().await;
     let host = service.address.to_string();
-    let stranger = SigningKey::from_bytes(&[4; 32]);
+    let stranger = RoomSecret::from_random([4; 16]).queue_key();
     let hour = NOW.after(Duration::from_secs(3600));
     for (name, proof) in [
-        ("another key", proof(&stranger, &room(), &host, NOW)),
-        ("another relay", proof(&key(), &room(), "evil.example", NOW)),
-        ("another hour", proof(&key(), &room(), &host, hour)),
-        ("another room", proof(&key(), &RoomName::new("elsewhere").unwrap(), &host, NOW)),
+        ("another key", proof(&stranger, &host, NOW)),
+        ("another relay", proof(&key(), "evil.example", NOW)),
+        ("another hour", proof(&key(), &host, hour)),
     ] {
         let answer = ask(&service, &room(), proof).await;
         assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{name}");
         assert!(answer.json().get("token").is_none());
     }
+    let port = service.address.port();
+    let answer = ask(&service, &room(), proof(&key(), &format!("localhost:{port}"), NOW)).await;
+    assert_eq!(answer.status, StatusCode::OK, "the same machine");
     let elsewhere = RoomName::new("elsewhere").unwrap();
-    let answer = ask(&service, &elsewhere, proof(&key(), &elsewhere, &host, NOW)).await;
+    let answer = ask(&service, &elsewhere, proof(&key(), &host, NOW)).await;
     assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "a room that an operator has named has no members by link");
 }
 
@@ -79,6 +77,6 @@ async fn a_proof_for_another_room_relay_or_hour_gives_nothing() {
 async fn members_spend_only_where_the_operator_says_so() {
     let service = TestService::with(Settings { rooms_may_spend: true, ..unlimited() }).await;
     let host = service.address.to_string();
-    let json = ask(&service, &room(), proof(&key(), &room(), &host, NOW)).await.json();
+    let json = ask(&service, &room(), proof(&key(), &host, NOW)).await.json();
     assert_eq!(json["rights"], json!(["read", "submit", "work", "spend"]));
 }

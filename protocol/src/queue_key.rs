@@ -23,6 +23,7 @@ pub struct QueueKey(SigningKey);
 
 /// Shows a relay that its maker has the link of a room. As JSON: `{"public_key":"BASE32","time_ms":1,"signature":"BASE64"}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct QueueProof {
     /// The ed25519 public key: lowercase base32 without padding.
     #[serde(with = "key_text")]

@@ -140,15 +140,6 @@ pub const LOOK_EVERY: Duration = Duration::from_secs(2);
 const _: () = assert!(TAKE_TIME_MAX.as_secs() < HANDLER_TIME_MAX.as_secs());
 const _: () = assert!(CLIP_BYTES_MAX >= PICTURE_BYTES_MAX && PICTURE_BYTES_MAX >= DELIVERY_BYTES_MAX);
 
-/// A worker that was not heard of for so long is not counted upon: three pings of RunPod's workers, which ping every 10 s.
-pub const WORKER_SEEN_TIME: Duration = Duration::from_secs(35);
-
-/// Workers that are remembered.
-pub const WORKERS_MAX: usize = 4096;
-
-/// Jobs that are remembered of one worker.
-pub const WORKER_JOBS_MAX: usize = 64;
-
 /// How often leases are looked for that nobody renewed: a tenth of what one lasts.
 pub const EXPIRE_EVERY: Duration = Duration::from_secs(1);
 

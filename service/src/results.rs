@@ -356,7 +356,7 @@ fn own_url(key: &[u8; 32], base: &str, method: &str, path: &str, until: UnixMs) 
 
 fn mac(key: &[u8; 32], method: &str, path: &str, until: UnixMs) -> Hmac<Sha256> {
     let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of every length");
-    mac.update(format!("manyhands file address 1\n{path}\n{}", until.0).as_bytes());
+    mac.update(format!("manyhands file address 1\n{method}\n{path}\n{}", until.0).as_bytes());
     mac
 }
 

@@ -108,8 +108,6 @@ pub struct App {
     pub metrics: Arc<Metrics>,
     /// All numbers of the process.
     pub registry: Arc<Registry>,
-    /// Workers that were heard of.
-    pub workers: Arc<Workers>,
     /// Keeps the leases of foreign workers.
     pub keeper: Arc<Keeper>,
     /// Lets go of whoever waits, when the relay ends.
@@ -166,7 +164,6 @@ impl App {
             rates: Arc::new(Rates::new(settings.rates)),
             metrics,
             registry: Arc::new(registry),
-            workers: Arc::default(),
             keeper: Arc::default(),
             closing: Closing::default(),
             prices: Arc::new(prices),

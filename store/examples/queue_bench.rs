@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use clap::Parser;
-use queue::{JobId, MicroUsd, Mode, NewJob, Outcome, Output, Owner, Quality, RoomName, Source, UnixMs, UserName};
+use queue::{
+    Deadlines, JobId, MicroUsd, Mode, NewJob, Outcome, Output, Owner, Quality, RoomName, Source, UnixMs, UserName,
+};
 use store::testing::{Postgres, Sync};
 use store::{JobStore, Offer};
 use tokio::task::JoinSet;
@@ -94,6 +96,8 @@ async fn submit(
             priority: 0,
             expected: Duration::from_secs(5),
             webhook: None,
+            deadlines: Deadlines::default(),
+            may_spend: false,
         };
         let asked = Instant::now();
         store.submit(JobId::from_random(rand::random()), order, now()).await.unwrap();

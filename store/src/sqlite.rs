@@ -138,7 +138,7 @@ struct Task {
     limits: Limits,
     announcer: Arc<Announcer>,
     /// Held as long as the file is written to.
-    _lock: File,
+    _lock: Lock,
 }
 
 impl Task {
@@ -183,14 +183,24 @@ impl Task {
     }
 }
 
+/// That this process alone uses a file.
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing it is not enough where a process is being started: until that runs its own program it has the file as well.
+        let _ = self.0.unlock();
+    }
+}
+
 /// Makes sure that no other process uses the file: two relays would each believe that they alone lease its jobs.
-fn lock(path: &Path) -> Result<File, StoreError> {
+fn lock(path: &Path) -> Result<Lock, StoreError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
     let file = File::options().create(true).truncate(false).write(true).open(&name);
     let file = file.map_err(|error| unopened(path, &error))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Lock(file)),
         Err(TryLockError::WouldBlock) => Err(StoreError::Database(format!(
             "{} is in use by another relay; stop that one, give this one a file of its own, or use Postgres, which several may share",
             path.display()

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use queue::{IdempotencyKey, JobId, Mode, NewJob, Quality, RoomName, UnixMs, UserName};
+use queue::{Deadlines, IdempotencyKey, JobId, Mode, NewJob, Quality, RoomName, UnixMs, UserName};
 use store::JobStore;
 use tokio::runtime::Runtime;
 
@@ -123,5 +123,7 @@ fn order(room: &RoomName, key: &str) -> NewJob {
         priority: 0,
         expected: Duration::from_secs(1),
         webhook: None,
+        deadlines: Deadlines::default(),
+        may_spend: false,
     }
 }

@@ -12,8 +12,8 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, SystemTime};
 
 use queue::{
-    JobId, LeaseError, MicroUsd, Mode, NewJob, Outcome, Output, Owner, Quality, RoomName, Source, Status, UnixMs,
-    UserName,
+    Deadlines, JobId, LeaseError, MicroUsd, Mode, NewJob, Outcome, Output, Owner, Quality, RoomName, Source, Status,
+    UnixMs, UserName,
 };
 use store::testing::{Postgres, Sync};
 use store::{JobStore, Offer};
@@ -191,5 +191,7 @@ fn order() -> NewJob {
         priority: 0,
         expected: Duration::from_secs(1),
         webhook: None,
+        deadlines: Deadlines::default(),
+        may_spend: false,
     }
 }

@@ -90,7 +90,7 @@ fn proves(proof: &QueueProof, room: &RoomName, names: &[String], now: UnixMs) ->
 /// What members may call this relay in a proof. Not whatever a request says: who was given a proof for another name could bring
 /// it here under that.
 fn names_of(app: &App) -> Vec<String> {
-    let base = app.base.split_once("://").map_or(app.base.as_str(), |(_, host)| host);
+    let base = app.base.split_once("://").map_or(&*app.base, |(_, host)| host);
     let mut names = vec![base.to_owned()];
     names.extend(app.settings.hosts.iter().cloned());
     // This machine calls itself by several names.

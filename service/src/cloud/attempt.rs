@@ -93,7 +93,7 @@ impl Errand {
     }
 
     async fn run(mut self) {
-        let Ok(outcome) = self.to_its_end().await else { return };
+        let Ok(outcome) = self.reach_its_end().await else { return };
         // The reins stay held until the job waits again or has ended, so that nobody here begins in between.
         if self.settle(outcome).await.is_ok() {
             let Attempt { key, cost, hold, .. } = &self.attempt;
@@ -102,7 +102,7 @@ impl Errand {
         }
     }
 
-    async fn to_its_end(&mut self) -> Result<Outcome, Left> {
+    async fn reach_its_end(&mut self) -> Result<Outcome, Left> {
         if self.attempt.state == AttemptState::Held
             && let Some(outcome) = self.ask().await?
         {

@@ -1,5 +1,7 @@
 //! A relay's service on loopback, with tokens for its rooms, and requests by hand.
 
+#![allow(dead_code, reason = "each test uses a part of it")]
+
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;

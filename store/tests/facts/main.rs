@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use queue::{
-    Budgets, Endpoint, HoldAsk, JobId, MicroUsd, Mode, NewJob, Outcome, Output, Owner, Price, Quality, RoomName,
-    Source, UnixMs, UserName,
+    Budgets, Deadlines, Endpoint, HoldAsk, JobId, MicroUsd, Mode, NewJob, Outcome, Output, Owner, Price, Quality,
+    RoomName, Source, UnixMs, UserName,
 };
 use store::{JobStore, Offer};
 
@@ -37,6 +37,8 @@ fn order(room: &str) -> NewJob {
         priority: 0,
         expected: Duration::from_secs(1),
         webhook: None,
+        deadlines: Deadlines::default(),
+        may_spend: false,
     }
 }
 

@@ -449,10 +449,12 @@ async fn a_batch_is_what_there_is_at_most() {
 
 #[tokio::test]
 async fn an_operators_worker_is_local_and_serves_every_room() {
-    let stage = Stage::start().await;
+    let stage = Stage::start_by_hand().await;
     let operator = stage.operator();
     let (ada, eve) = (stage.client("a", "ada"), stage.client("b", "eve"));
-    let (one, other) = (ada.run("a", json!({"x": 1})).await, eve.run("b", json!({"x": 2})).await);
+    let one = ada.run("a", json!({"x": 1})).await;
+    stage.app.clock.advance(Duration::from_millis(1));
+    let other = eve.run("b", json!({"x": 2})).await;
     for (id, client, room) in [(one, ada, "a"), (other, eve, "b")] {
         assert_eq!(operator.take("_", "gpu", "").await.unwrap()["id"], json!(id));
         assert!(operator.done("_", "gpu", &id, json!({"output": 1})).await);

@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn a_webhooks_token_names_its_attempt_and_is_no_others() {
-        let (one, other) = (attempt(1), attempt(2));
+        let (one, other) = (attempt(3), attempt(4));
         let token = webhook_token(&one);
         assert_eq!(attempt_of(&token), Some(one.key.clone()));
         assert!(is_genuine(&token, &one));

@@ -106,7 +106,7 @@ async fn path(service: &TestService, line: &Line) -> String {
     if path.contains("{id}") {
         path = path.replace("{id}", &service.submit("a matrix").await);
     }
-    let names = [("{bucket}", "uploads"), ("{user}", USER), ("{file}", "a.png"), ("{worker}", "w1"), ("{nonce}", "n")];
+    let names = [("{bucket}", "uploads"), ("{user}", USER), ("{file}", "a.png"), ("{worker}", "w1"), ("{token}", "t")];
     for (brace, name) in names {
         path = path.replace(brace, name);
     }
@@ -140,6 +140,7 @@ async fn call(service: &TestService, line: &Line, caller: Caller) -> (Fate, Stri
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if line.need == Need::Signed => Fate::NoSecret,
         StatusCode::UNAUTHORIZED => Fate::WhoAreYou,
         StatusCode::FORBIDDEN => Fate::NotAllowed,
+        StatusCode::NOT_FOUND if text.contains("there is no such webhook") => Fate::NoSecret,
         StatusCode::NOT_FOUND if text.contains("there is no such job") => Fate::NoSuchJob,
         _ => Fate::Passes,
     };

@@ -59,9 +59,6 @@ pub const HANDLER_TIME_MAX: Duration = Duration::from_secs(30);
 /// How long a worker that asks for work is kept waiting: below the 30 s at which proxies lose patience.
 pub const TAKE_TIME_MAX: Duration = Duration::from_secs(25);
 
-/// How often whoever waits for work looks by itself, because notices may be lost.
-pub const TAKE_AGAIN_EVERY: Duration = Duration::from_secs(2);
-
 /// How soon after a change somebody who waits for work looks: changes come in bursts.
 pub const TAKE_PAUSE: Duration = Duration::from_millis(50);
 

@@ -12,6 +12,7 @@ use crate::guard::Caller;
 use crate::limits::{FILE_SIGNATURE_TIME, LISTED_MAX};
 use crate::results::FileKind;
 use crate::state::App;
+use crate::workers::Seen;
 
 /// A job, as `GET /api/jobs/{id}` answers it.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
@@ -48,7 +49,7 @@ pub struct JobView {
     /// Why it goes where it goes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub route: Option<String>,
-    /// Its pictures and clips.
+    /// Its pictures and clips; told to whoever asked for it and nobody else, like the following two.
     pub files: Vec<FileView>,
     /// What else the worker gave.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -114,12 +115,12 @@ pub struct ListedJob {
     pub created_ms: u64,
 }
 
-/// A job without what it asks for.
+/// A job without what it asks for. Its output, files and error may tell it nevertheless: see [`view_for`].
 pub async fn view(app: &App, job: &Job) -> Result<JobView, ApiError> {
     let now = app.clock.now();
     let position = if job.status() == Status::Queued { app.store.position(&job.id).await? } else { None };
     let usual = usual_time(app, job).await?;
-    let workers = workers(app, &job.order.room).await?;
+    let workers = able(&app.workers.of(&job.order.room, now), job);
     let ahead = usual.saturating_mul(u32::try_from(position.unwrap_or(0)).unwrap_or(u32::MAX));
     let (output, files, error) = match &job.state {
         JobState::Completed(output) => (output.json.as_deref(), output.files.as_slice(), None),
@@ -155,11 +156,11 @@ pub async fn view(app: &App, job: &Job) -> Result<JobView, ApiError> {
     })
 }
 
-/// A job as this caller may see it.
+/// A job as this caller may see it: what was asked, and everything that may say it again, is its owner's alone.
 pub async fn view_for(app: &App, caller: &Caller, job: &Job) -> Result<JobView, ApiError> {
     let view = view(app, job).await?;
     if *caller.user() != job.order.user {
-        return Ok(view);
+        return Ok(JobView { files: Vec::new(), output: None, error: None, ..view });
     }
     Ok(JobView { order: serde_json::from_str(&job.order.input).ok(), ..view })
 }
@@ -168,7 +169,7 @@ pub async fn view_for(app: &App, caller: &Caller, job: &Job) -> Result<JobView, 
 pub async fn listed(app: &App, caller: &Caller, room: &RoomName) -> Result<Vec<ListedJob>, ApiError> {
     let now = app.clock.now();
     let jobs = app.store.list(Some(room), LISTED_MAX).await?;
-    let workers = workers(app, room).await?;
+    let workers = app.workers.of(room, now);
     let mut usual_times = Vec::new();
     let (mut before, mut ahead) = (0, Duration::ZERO);
     let mut listed = Vec::new();
@@ -188,7 +189,7 @@ pub async fn listed(app: &App, caller: &Caller, room: &RoomName) -> Result<Vec<L
             ask: job.order.ask.clone(),
             status: job.status(),
             position: is_queued.then_some(before),
-            eta_s: eta(job, usual, ahead / workers, now),
+            eta_s: eta(job, usual, ahead / able(&workers, job), now),
             source: job.source,
             progress: progress(job),
             created_ms: job.created.0,
@@ -218,10 +219,10 @@ async fn usual_time(app: &App, job: &Job) -> Result<Duration, ApiError> {
     Ok(job.order.expected)
 }
 
-/// How many work in a room, at least one: as many as do at the moment.
-async fn workers(app: &App, room: &RoomName) -> Result<u32, ApiError> {
-    let totals = app.store.totals(Some(room)).await?;
-    Ok(u32::try_from(totals.processing).unwrap_or(u32::MAX).max(1))
+/// How many of a room's workers can do a job, at least one: somebody will come.
+fn able(workers: &[Seen], job: &Job) -> u32 {
+    let can = |seen: &&Seen| job.order.model.as_ref().is_none_or(|model| seen.has(model));
+    u32::try_from(workers.iter().filter(can).count()).unwrap_or(u32::MAX).max(1)
 }
 
 /// When a job will be done: what is before it and its own time, or what its progress leaves of that.

@@ -34,7 +34,8 @@ impl Closing {
         *self.0.borrow()
     }
 
-    async fn closed(&self) {
+    /// Completes when that is so.
+    pub(crate) async fn closed(&self) {
         let mut closed = self.0.subscribe();
         // The sender is this very value.
         let _ = closed.wait_for(|is_closed| *is_closed).await;

@@ -1,6 +1,7 @@
 //! Follows a job: an event for every version of it, as Server-Sent Events or over a WebSocket.
 
 use std::convert::Infallible;
+use std::future::pending;
 use std::sync::Arc;
 
 use axum::extract::ws::{Message, WebSocket};
@@ -12,7 +13,7 @@ use futures::stream::unfold;
 use queue::{Job, JobId};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{OwnedSemaphorePermit, broadcast};
-use tokio::time::{Instant, interval_at, sleep_until, timeout_at};
+use tokio::time::{Instant, interval_at, timeout_at};
 use tracing::warn;
 
 use crate::error::ApiError;
@@ -127,7 +128,7 @@ impl Follow {
     /// The next view that differs from the last one told, in version or place; `None` when there is none to come. May be
     /// dropped while it waits: nothing is told then.
     async fn next(&mut self) -> Option<JobView> {
-        while !self.is_over && Instant::now() < self.end {
+        while !self.is_over && Instant::now() < self.end && !self.app.closing.is_closed() {
             match self.look().await {
                 Ok(Some(view)) => {
                     let is_news = self.told != Some(view.version)
@@ -153,15 +154,22 @@ impl Follow {
         view_for(&self.app, &self.caller, &job).await.map(Some)
     }
 
-    /// Waits until the job may have changed.
+    /// Waits until the job may have changed, or the relay ends.
     async fn change(&mut self) {
         let look = self.end.min(Instant::now() + STREAM_LOOK_EVERY);
-        loop {
-            match timeout_at(look, self.changes.recv()).await {
-                Ok(Ok(id)) if *id != self.id => {}
-                Ok(Ok(_) | Err(RecvError::Lagged(_))) | Err(_) => return,
-                Ok(Err(RecvError::Closed)) => return sleep_until(look).await,
+        let (id, changes) = (&self.id, &mut self.changes);
+        let changed = async {
+            loop {
+                match changes.recv().await {
+                    Ok(changed) if *changed != *id => {}
+                    Ok(_) | Err(RecvError::Lagged(_)) => return,
+                    Err(RecvError::Closed) => pending().await,
+                }
             }
+        };
+        tokio::select! {
+            () = self.app.closing.closed() => {}
+            _ = timeout_at(look, changed) => {}
         }
     }
 }

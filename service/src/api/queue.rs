@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use queue::{Capability, IdempotencyKey, JobType, Present, RoomName, Submission};
+use queue::{Capability, IdempotencyKey, JobType, Present, RoomName, Source, Submission};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -14,6 +14,7 @@ use crate::guard::Caller;
 use crate::state::App;
 use crate::submit::typed;
 use crate::view::{JobView, ListedJob, listed, view_for};
+use crate::workers::EVERY_ROOM;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -70,7 +71,12 @@ pub(crate) struct RoomQueue {
 /// What can be asked for at all, and who could do it whatever the room.
 #[utoipa::path(get, path = "/api/job-types", responses((status = 200, body = Vec<Object>)))]
 pub(crate) async fn job_types(State(app): State<App>) -> Json<Vec<Capability>> {
-    let present = |job_type: &JobType| Present { cloud: is_served_by_cloud(&app, job_type), ..Present::default() };
+    let every = RoomName::new(EVERY_ROOM).expect("a constant name is a name");
+    let workers = app.workers.of(&every, app.clock.now());
+    let present = |job_type: &JobType| {
+        let local = workers.iter().any(|seen| seen.has(&job_type.model));
+        Present { local, peer: false, cloud: is_served_by_cloud(&app, job_type) }
+    };
     Json(app.catalogue.answer(present))
 }
 
@@ -79,8 +85,13 @@ pub(crate) async fn job_types(State(app): State<App>) -> Json<Vec<Capability>> {
     get, path = "/api/job-types/{room}", params(("room" = String, Path)),
     responses((status = 200, body = Vec<Object>)),
 )]
-pub(crate) async fn room_job_types(State(app): State<App>, Path(_room): Path<RoomName>) -> Json<Vec<Capability>> {
-    let present = |job_type: &JobType| Present { cloud: is_served_by_cloud(&app, job_type), ..Present::default() };
+pub(crate) async fn room_job_types(State(app): State<App>, Path(room): Path<RoomName>) -> Json<Vec<Capability>> {
+    let workers = app.workers.of(&room, app.clock.now());
+    let present = |job_type: &JobType| {
+        let has = |source| workers.iter().any(|seen| seen.source == source && seen.has(&job_type.model));
+        let cloud = is_served_by_cloud(&app, job_type);
+        Present { local: has(Source::Local), peer: has(Source::Peer), cloud }
+    };
     Json(app.catalogue.answer(present))
 }
 

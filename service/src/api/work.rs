@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use store::{Beat, Offer, Taken};
-use tokio::sync::broadcast::error::{RecvError, TryRecvError};
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::sync::oneshot;
+use tracing::debug;
 use utoipa::ToSchema;
 
 use crate::access::Right;
@@ -25,11 +25,12 @@ use crate::delivery;
 use crate::error::ApiError;
 use crate::guard::{Caller, OwnJob};
 use crate::limits::{
-    FILE_SIGNATURE_TIME, MODELS_MAX, TAKE_AGAIN_EVERY, TAKE_PAUSE, TAKE_TIME_MAX, WORKER_NAME_BYTES_MAX,
-    WORKER_REASON_BYTES_MAX,
+    FILE_SIGNATURE_TIME, MODELS_MAX, TAKE_PAUSE, TAKE_TIME_MAX, WORKER_NAME_BYTES_MAX, WORKER_REASON_BYTES_MAX,
 };
 use crate::results::FileKind;
 use crate::state::App;
+use crate::waiting::Waiter;
+use crate::workers::EVERY_ROOM;
 
 /// Who asks for work.
 #[derive(Clone, Debug, Default, Deserialize, ToSchema)]
@@ -135,7 +136,8 @@ pub(crate) struct Answered {
     status: Status,
 }
 
-/// Asks for work, and waits for it: 200 with a job under a lease, or 204 if there was none so long.
+/// Asks for work, and waits for it: 200 with a job under a lease, or 204 if there was none so long. An operator's worker serves
+/// every room by the name `_`.
 #[utoipa::path(
     post, path = "/api/join/{room}", params(("room" = String, Path)), request_body = JoinBody,
     responses((status = 200, body = Work), (status = 204, description = "there is nothing to do; ask again")),
@@ -149,11 +151,22 @@ pub(crate) async fn join(
     if body.models.as_ref().is_some_and(|models| models.len() > MODELS_MAX) {
         return Err(ApiError::wrong(format!("at most {MODELS_MAX} models are read")));
     }
+    let is_every = room.as_str() == EVERY_ROOM;
+    let is_operators = caller.may(Right::Operate);
+    if is_every && !is_operators {
+        return Err(ApiError::forbidden("only a worker of the relay's operator serves every room"));
+    }
     let owner = owner_of(&caller, &body.worker)?;
-    let source = if caller.may(Right::Operate) { Source::Local } else { Source::Peer };
-    let offer = Offer { room: Some(room), owner, source, models: body.models };
+    let source = if is_operators { Source::Local } else { Source::Peer };
+    let offer = Offer { room: (!is_every).then(|| room.clone()), owner, source, models: body.models };
     let wait = body.wait_s.map_or(TAKE_TIME_MAX, Duration::from_secs).min(TAKE_TIME_MAX);
-    match take(&app, &offer, wait).await? {
+    app.workers.seen(&room, &offer.owner, source, offer.models.as_deref(), app.clock.now());
+    let taken = take(&app, &offer, wait).await?;
+    app.workers.seen(&room, &offer.owner, source, None, app.clock.now());
+    if let Some(taken) = &taken {
+        app.workers.busy(&room, &offer.owner, &taken.job.id);
+    }
+    match taken {
         Some(taken) => Ok(Json(work(&app, taken).await?).into_response()),
         None => Ok(StatusCode::NO_CONTENT.into_response()),
     }
@@ -171,6 +184,9 @@ pub(crate) async fn beat(
     Sent(body): Sent<BeatBody>,
 ) -> Result<Json<Answered>, ApiError> {
     check_holder(&caller, &job, body.fence)?;
+    if let Some(lease) = job.present_lease().filter(|lease| lease.fence == body.fence) {
+        app.workers.seen(&place_of(&app, &job, &lease.owner), &lease.owner, lease.source, None, app.clock.now());
+    }
     let permille = body.progress.filter(|done| done.is_finite()).map(|done| (done.clamp(0.0, 1.0) * 1000.0) as u16);
     let progress = permille.map(|permille| Progress { permille, note: None });
     match app.store.beat(&job.id, body.fence, progress, app.clock.now()).await? {
@@ -192,46 +208,51 @@ pub(crate) async fn deliver(
     Sent(body): Sent<DeliveryBody>,
 ) -> Result<Json<Answered>, ApiError> {
     check_holder(&caller, &job, body.fence)?;
+    if job.status() == Status::Cancelled {
+        return Err(ended(LeaseError::Cancelled));
+    }
     let cost = MicroUsd::default();
-    let outcome = match (body.output, body.error, body.handed_back) {
-        (Some(output), None, false) => {
-            let job = delivery::accept(&app, &job, body.fence, output, cost).await?;
-            return Ok(Json(Answered { status: job.status() }));
-        }
+    let finished = match (body.output, body.error, body.handed_back) {
+        (Some(output), None, false) => delivery::accept(&app, &job, body.fence, output, cost).await?,
         (None, Some(reason), false) if reason.len() <= WORKER_REASON_BYTES_MAX => {
-            Outcome::Failed { reason, is_final: body.is_final, cost }
+            let outcome = Outcome::Failed { reason, is_final: body.is_final, cost };
+            delivery::finish(&app, &job, body.fence, outcome).await?
         }
-        (None, None, true) => Outcome::HandedBack,
+        (None, None, true) => delivery::finish(&app, &job, body.fence, Outcome::HandedBack).await?,
         _ => return Err(ApiError::wrong("give one of output, error (4 KiB at most) and handed_back")),
     };
-    match app.store.finish(&job.id, body.fence, outcome, cost, app.clock.now()).await? {
-        Some(Ok(job)) => Ok(Json(Answered { status: job.status() })),
-        Some(Err(over)) => Err(ended(over)),
-        None => Err(ApiError::not_found("there is no such job")),
+    if let Some(lease) = job.present_lease() {
+        app.workers.free(&place_of(&app, &job, &lease.owner), &lease.owner, &job.id);
     }
+    Ok(Json(Answered { status: finished.status() }))
 }
 
-/// Takes a job as soon as there is one, within `wait`.
-pub(crate) async fn take(app: &App, offer: &Offer, wait: Duration) -> Result<Option<Taken>, ApiError> {
-    let end = Instant::now() + wait;
-    // Listened to before the first look, so that nothing falls between.
-    let mut changes = app.store.changes();
+/// The room under which a worker is known that holds a job: the job's, or every one.
+fn place_of(app: &App, job: &Job, owner: &Owner) -> RoomName {
+    let every = RoomName::new(EVERY_ROOM).expect("a constant name is a name");
+    if app.workers.jobs(&every, owner).contains(&job.id) { every } else { job.order.room.clone() }
+}
+
+/// Takes a job as soon as there is one, within `wait`. One that is taken while its worker hangs up is handed back.
+async fn take(app: &App, offer: &Offer, wait: Duration) -> Result<Option<Taken>, ApiError> {
+    // Listens before the first look, so that nothing falls between.
+    let mut waiter = Waiter::new(app, wait);
     loop {
-        if let Some(taken) = app.store.take(offer, app.clock.now()).await? {
-            return Ok(Some(taken));
-        }
-        if Instant::now() >= end {
-            return Ok(None);
-        }
-        let look = end.min(Instant::now() + TAKE_AGAIN_EVERY);
-        match timeout_at(look, changes.recv()).await {
-            Ok(Ok(_) | Err(RecvError::Lagged(_))) => {
-                sleep(TAKE_PAUSE).await;
-                while !matches!(changes.try_recv(), Err(TryRecvError::Empty | TryRecvError::Closed)) {}
+        let (give, got) = oneshot::channel();
+        let (looking, offer) = (app.clone(), offer.clone());
+        tokio::spawn(async move {
+            let taken = looking.store.take(&offer, looking.clock.now()).await;
+            if let Err(Ok(Some(Taken { job, lease }))) = give.send(taken)
+                && let Err(error) = delivery::finish(&looking, &job, lease.fence, Outcome::HandedBack).await
+            {
+                debug!(job = %job.id, error = error.code, "a worker hung up, and its job could not be handed back");
             }
-            Ok(Err(RecvError::Closed)) => sleep_until(look).await,
-            Err(_) => {}
+        });
+        let taken = got.await.map_err(|_| ApiError::ours("the queue did not answer"))??;
+        if taken.is_some() || !waiter.wait(None).await {
+            return Ok(taken);
         }
+        waiter.rest(TAKE_PAUSE).await;
     }
 }
 

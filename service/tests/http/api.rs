@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use queue::RoomName;
 use queue::limits::LEASE_TIME;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use service::Settings;
 use service::access::Right;
 use service::api::stats;
+use service::limits::WORKER_SEEN_TIME;
 
 use crate::support::{MEMBER, ROOM, TestService, USER, picture_output, png, unlimited};
 
@@ -229,6 +231,83 @@ async fn times_are_told_by_what_was_measured() {
 }
 
 #[tokio::test]
+async fn two_workers_halve_the_wait_and_one_without_the_model_does_not() {
+    let service = TestService::start().await;
+    let token = worker(&service);
+    let join = async |name: &str, model: &str| {
+        let body = json!({ "worker": name, "models": [model], "wait_s": 0 });
+        service.post(&format!("/api/join/{ROOM}"), &token, body).await
+    };
+    for (name, model) in [("a", "demo"), ("b", "other")] {
+        assert_eq!(join(name, model).await.status, StatusCode::NO_CONTENT);
+    }
+    let mut last = String::new();
+    for prompt in ["a", "b", "c"] {
+        last = service.submit(prompt).await;
+    }
+    let eta = async || show(&service, &last).await["eta_s"].as_f64().unwrap();
+    let alone = eta().await;
+    join("c", "demo").await; // It takes the first job, so that one is left before the last.
+    let one = alone / 3.0;
+    assert!((eta().await - 1.5 * one).abs() < 0.11, "{alone}: {}", eta().await);
+}
+
+#[tokio::test]
+async fn a_rooms_answer_says_who_is_there_and_a_strangers_does_not() {
+    let service = TestService::start().await;
+    let ready = async |path: &str, token: Option<&str>| {
+        let types = service.send(service.request("GET", path, token)).await.json();
+        types.as_array().unwrap().iter().find(|one| one["id"] == "demo_fast").unwrap()["ready"].clone()
+    };
+    let (member, room) = (service.member(), format!("/api/job-types/{ROOM}"));
+    assert_eq!(ready(&room, Some(&member)).await, json!([]));
+    let body = json!({ "worker": "a", "models": ["demo"], "wait_s": 0 });
+    service.post(&format!("/api/join/{ROOM}"), &worker(&service), body.clone()).await;
+    assert_eq!(ready(&room, Some(&member)).await, json!(["peer"]));
+    assert_eq!(ready("/api/job-types", None).await, json!([]), "who is in a room is no stranger's business");
+    service.post("/api/join/_", &service.operator(), body).await;
+    assert_eq!(ready(&room, Some(&member)).await, json!(["local", "peer"]));
+    assert_eq!(ready("/api/job-types", None).await, json!(["local"]));
+    service.advance(WORKER_SEEN_TIME + Duration::from_millis(1));
+    assert_eq!(ready(&room, Some(&member)).await, json!([]), "nobody was heard of for long");
+}
+
+#[tokio::test]
+async fn a_worker_of_every_room_is_the_operators_and_is_there_while_it_beats() {
+    let service = TestService::start().await;
+    let id = service.submit("a lake").await;
+    let body = json!({ "worker": "a", "models": ["demo"], "wait_s": 0 });
+    let member = service.post("/api/join/_", &service.token(Some("_"), "eve", MEMBER), body.clone()).await;
+    assert_eq!(member.status, StatusCode::FORBIDDEN);
+    let operator = service.operator();
+    let work = service.post("/api/join/_", &operator, body).await.json();
+    assert_eq!(work["id"], json!(id));
+    let room = RoomName::new(ROOM).unwrap();
+    for _ in 0..3 {
+        service.advance(WORKER_SEEN_TIME / 2);
+        let beat = json!({ "fence": work["lease"]["fence"] });
+        assert_eq!(service.post(&format!("/api/jobs/{id}/beat"), &operator, beat).await.status, StatusCode::OK);
+        let seen = service.app.workers.of(&room, service.app.clock.now());
+        assert_eq!(seen.iter().map(|one| one.is_busy).collect::<Vec<_>>(), [true], "once, and at work");
+    }
+    service.deliver(&id, &operator, &work["lease"]["fence"]).await;
+    assert!(!service.app.workers.of(&room, service.app.clock.now())[0].is_busy);
+}
+
+#[tokio::test]
+async fn a_job_taken_for_a_worker_that_hung_up_goes_back() {
+    let service = TestService::start().await;
+    let token = worker(&service);
+    let path = format!("/api/join/{ROOM}");
+    let waiting = service.request("POST", &path, Some(&token)).json(&json!({ "wait_s": 20 })).send();
+    // It waits for its answer, and then does not any more.
+    assert!(tokio::time::timeout(Duration::from_millis(200), waiting).await.is_err());
+    let id = service.submit("a lake").await;
+    let other = service.post(&path, &token, json!({ "worker": "other", "wait_s": 20 })).await;
+    assert_eq!((other.status, &other.json()["id"]), (StatusCode::OK, &json!(id)));
+}
+
+#[tokio::test]
 async fn what_comes_under_a_lease_that_has_ended_changes_nothing() {
     let service = TestService::start().await;
     let id = service.submit("a lake").await;
@@ -326,10 +405,22 @@ async fn an_operators_worker_is_local_and_others_are_peers() {
 #[tokio::test]
 async fn the_words_of_a_job_are_its_owners_alone() {
     let service = TestService::start().await;
-    let id = service.submit("a lake").await;
-    let operator = service.get(&format!("/api/jobs/{id}"), &service.operator()).await;
-    assert_eq!((operator.status, operator.json().get("order")), (StatusCode::OK, None));
-    assert_eq!(show(&service, &id).await["order"]["prompt"], "a lake");
+    let token = worker(&service);
+    let (done, failed) = (service.submit("a lake").await, service.submit("a lake").await);
+    let fence = service.take(&token, "").await.json()["lease"]["fence"].clone();
+    let output = json!({ "images": picture_output(&png(100))["images"], "info": "painted a lake" });
+    let path = |id: &str| format!("/api/jobs/{id}/deliver");
+    service.post(&path(&done), &token, json!({ "fence": fence, "output": output })).await;
+    let fence = service.take(&token, "").await.json()["lease"]["fence"].clone();
+    let error = json!({ "fence": fence, "error": "cannot paint a lake", "is_final": true });
+    service.post(&path(&failed), &token, error).await;
+    for (id, status, shown) in [(&done, "completed", "output"), (&failed, "failed", "error")] {
+        let own = show(&service, id).await;
+        assert!(own["order"]["prompt"] == "a lake" && own.get(shown).is_some(), "{own}");
+        let operator = service.get(&format!("/api/jobs/{id}"), &service.operator()).await.json();
+        assert_eq!((&operator["status"], &operator["files"]), (&json!(status), &json!([])));
+        assert!(!operator.to_string().contains("a lake"), "{operator}");
+    }
 }
 
 #[tokio::test]

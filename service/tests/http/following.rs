@@ -123,6 +123,27 @@ async fn a_token_in_the_address_is_read_only_where_browsers_cannot_send_headers(
 }
 
 #[tokio::test]
+async fn whoever_waits_is_let_go_when_the_relay_ends() {
+    let service = TestService::start().await;
+    let token = service.member();
+    let id = service.submit("a lake").await;
+    let work = service.take(&token, "").await.json();
+    assert_eq!(work["id"], json!(id));
+    let (mut events, _) = Events::open(service.request("GET", &format!("/api/jobs/{id}/events"), Some(&token))).await;
+    events.next().await.unwrap();
+    let path = format!("/api/jobs/{id}/ws?access_token={token}");
+    let mut socket = Socket::open(service.address, &path, "").await.unwrap_or_else(|line| panic!("{line}"));
+    socket.next().await.unwrap();
+    let join = format!("/api/join/{ROOM}");
+    let waiting = service.post(&join, &token, json!({ "worker": "other", "wait_s": 25 }));
+    let closing = async { service.app.closing.close() };
+    let (answer, ()) = tokio::join!(waiting, closing);
+    assert_eq!(answer.status, StatusCode::NO_CONTENT);
+    assert!(events.next().await.is_none());
+    assert!(socket.next().await.is_none());
+}
+
+#[tokio::test]
 async fn streams_are_bounded_and_a_place_is_free_again_when_one_ends() {
     let service = TestService::start().await;
     let token = service.member();

@@ -52,11 +52,15 @@ impl<'a> MakeWriter<'a> for Log {
 }
 
 /// Drives every route with this token, and gives all that was answered to it.
-async fn everything(service: &TestService, token: Option<&str>, id: &str) -> String {
+async fn everything(service: &TestService, token: Option<&str>, is_operator: bool, id: &str) -> String {
     let mut heard = String::new();
     for route in routes() {
         if route.method == "DELETE" {
             continue; // The job is needed; calling it off is tried elsewhere.
+        }
+        // RunPod's contract gives a job's output, whatever it holds, to whoever operates the endpoint.
+        if is_operator && route.path.starts_with("/v2/{room}/status") {
+            continue;
         }
         let names = [
             ("{room}", ROOM),
@@ -97,7 +101,7 @@ async fn canaries_are_heard_nowhere() {
     assert!(String::from_utf8(told.bytes).unwrap().contains(PROMPT), "its owner is told, so the canary sings");
     let mut overheard = String::new();
     for token in [None, Some("rubbish"), Some(eve.as_str()), Some(elsewhere.as_str())] {
-        overheard.push_str(&everything(&service, token, &waiting).await);
+        overheard.push_str(&everything(&service, token, false, &waiting).await);
     }
     // What the operator sees of a job is not what it asks for; taking it as a worker is, so that comes last.
     let seen = service.get(&format!("/api/jobs/{waiting}"), &operator).await;
@@ -115,13 +119,16 @@ async fn canaries_are_heard_nowhere() {
     output["prompt"] = json!(PROMPT);
     let wrong = json!({ "fence": fence, "output": { "images": [{ "data": PROMPT }] } });
     service.post(&format!("/api/jobs/{waiting}/deliver"), &operator, wrong).await;
-    service.post(&format!("/api/jobs/{waiting}/deliver"), &operator, json!({ "fence": fence, "output": output })).await;
+    let fence = service.take(&operator, "w").await.json()["lease"]["fence"].clone();
+    let right = json!({ "fence": fence, "output": output });
+    let delivered = service.post(&format!("/api/jobs/{waiting}/deliver"), &operator, right).await;
+    assert_eq!(delivered.json()["status"], "completed");
     service
         .post(&format!("/api/queue/{ROOM}"), &member, json!({ "type": "demo_fast", "prompt": PROMPT, "steps": PROMPT }))
         .await;
     let cancelled = service.submit(PROMPT).await;
     service.delete(&format!("/api/jobs/{cancelled}"), &member).await;
-    overheard.push_str(&everything(&service, Some(&operator), &waiting).await);
+    overheard.push_str(&everything(&service, Some(&operator), true, &waiting).await);
     let metrics = service.send(service.request("GET", "/metrics", None)).await;
     overheard.push_str(&String::from_utf8(metrics.bytes).unwrap());
 

@@ -114,7 +114,7 @@ pub const RATE_UPLOADS: Allowance = Allowance { per_second: 5.0, burst: 60 };
 pub const RATE_WORK: Allowance = Allowance { per_second: 50.0, burst: 500 };
 
 /// Pictures of one job: what one submission may ask for ([`queue::limits::IMAGES_MAX`]).
-pub const FILES_MAX: usize = 16;
+pub const FILES_MAX: usize = queue::limits::IMAGES_MAX as usize;
 
 /// Bytes of a worker's output beside its pictures: it stays in the database.
 pub const KEPT_JSON_BYTES_MAX: usize = 1024 * 1024;

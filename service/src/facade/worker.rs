@@ -113,7 +113,7 @@ pub(crate) async fn stream(
     let item = body.get("output").unwrap_or(&body).to_string();
     match app.store.push_chunk(&job.id, job.fence, item).await? {
         Beat::Renewed => {
-            worker.hear(&job).await?;
+            worker.hear(&job, None).await?;
             Ok(accepted())
         }
         Beat::Over(_) | Beat::Unknown => worker.ignore(&id),
@@ -152,13 +152,12 @@ pub(crate) async fn ping(
     let worker = Worker::read(&app, &caller, room, &name, &query)?;
     let ids = text(&query, "job_id").unwrap_or_default().split(',').filter(|id| !id.is_empty());
     for id in ids.take(PINGED_MAX) {
-        match worker.held(id).await? {
-            Some(job) => worker.hear(&job).await?,
-            None => {
-                if let Ok(id) = JobId::new(id) {
-                    app.workers.unwanted(&worker.room, &worker.owner, &id);
-                }
-            }
+        let is_own = match worker.held(id).await? {
+            Some(job) => worker.hear(&job, None).await?,
+            None => false,
+        };
+        if let (false, Ok(id)) = (is_own, JobId::new(id)) {
+            app.workers.unwanted(&worker.room, &worker.owner, &id);
         }
     }
     Ok(Json(json!({})))

@@ -84,8 +84,7 @@ impl<'a> Worker<'a> {
             }
             match dialect::input(self.app, &job, self.dialect, self.models.as_deref()).await {
                 Ok(input) => {
-                    self.app.workers.busy(&self.room, &self.owner, &job.id);
-                    self.hear(&job).await?;
+                    self.keep(&job);
                     return Ok(Some(json!({ "id": job.id, "input": input })));
                 }
                 Err(reason) => {
@@ -132,28 +131,29 @@ impl<'a> Worker<'a> {
         job.present_lease().is_some_and(|lease| lease.owner == self.owner && lease.source != Source::Cloud)
     }
 
-    /// It was heard of with this job. Workers that know our rule of heartbeats keep their leases themselves.
-    pub async fn hear(&self, job: &Job) -> Result<(), ApiError> {
+    /// It was heard of with this job, and how far it is: whether the job is its own still.
+    pub async fn hear(&self, job: &Job, progress: Option<Progress>) -> Result<bool, ApiError> {
         let Some(job) = deadline::enforce(self.app, job.clone()).await?.filter(|job| self.holds(job)) else {
-            return Ok(());
+            return Ok(false);
         };
+        self.keep(&job);
+        let beat = self.app.store.beat(&job.id, job.fence, progress, self.app.clock.now()).await?;
+        Ok(beat == Beat::Renewed)
+    }
+
+    /// Has its lease kept until it is heard of again. Workers that know our rule of heartbeats keep theirs themselves.
+    fn keep(&self, job: &Job) {
         self.app.workers.busy(&self.room, &self.owner, &job.id);
-        self.app.store.beat(&job.id, job.fence, None, self.app.clock.now()).await?;
         if self.dialect != Some(Dialect::Manyhands) {
             self.app.keeper.hear(self.app, &job.id, job.fence);
         }
-        Ok(())
     }
 
     pub async fn progress(&self, job: &Job, note: Value) -> Result<Response, ApiError> {
         let permille = permille(&note).unwrap_or(job.progress.permille).max(job.progress.permille);
         let text = note.to_string();
         let progress = Progress { permille, note: (text.len() <= NOTE_BYTES_MAX).then_some(text) };
-        self.hear(job).await?;
-        match self.app.store.beat(&job.id, job.fence, Some(progress), self.app.clock.now()).await? {
-            Beat::Renewed => Ok(accepted()),
-            Beat::Over(_) | Beat::Unknown => self.ignore(job.id.as_str()),
-        }
+        if self.hear(job, Some(progress)).await? { Ok(accepted()) } else { self.ignore(job.id.as_str()) }
     }
 
     /// Its jobs that it is to stop.
@@ -165,7 +165,7 @@ impl<'a> Worker<'a> {
                 None => None,
             };
             match job.filter(|job| self.holds(job)) {
-                Some(job) => self.hear(&job).await?,
+                Some(job) => self.keep(&job),
                 None => {
                     self.app.workers.free(&self.room, &self.owner, &id);
                     unwanted.push(id);

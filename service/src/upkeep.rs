@@ -39,7 +39,11 @@ async fn keep_up(app: &App, mut shutdown: watch::Receiver<bool>) {
         }
         until_sweep = until_sweep.saturating_sub(EXPIRE_EVERY);
         tokio::select! {
-            () = cloud::stopped(&mut shutdown) => return,
+            () = cloud::stopped(&mut shutdown) => {
+                // Whoever waits for a job or an event is told that nothing comes, and asks the next relay.
+                app.closing.close();
+                return;
+            }
             () = app.clock.sleep(EXPIRE_EVERY) => (),
         }
     }

@@ -124,6 +124,10 @@ impl Errand {
             return self.reject("its endpoint is not configured any more".to_owned(), true).await.map(Some);
         };
         let Some(job) = self.job().await? else { return Err(Left) };
+        if job.present_lease().is_none_or(|lease| lease.fence != self.attempt.fence) {
+            desk.withdraw(&*self.app.store, self.now()).await;
+            return self.reject("it was called off before it was asked for".to_owned(), true).await.map(Some);
+        }
         let request = match input::request(&self.app, &desk.rules, &job, &self.attempt).await {
             Ok(request) => request,
             Err(reason) => {
@@ -161,7 +165,7 @@ impl Errand {
                 RunError::NotAsked { .. } if may_ask_again && !self.is_off().await => {
                     self.pause(backoff(tries - 1, rand::random(), None)).await;
                 }
-                RunError::Unknown { .. } if super::is_naive() => (),
+                RunError::Unknown { .. } if super::is_naive() && tries < RUN_TRIES_MAX => (),
                 RunError::Unknown { .. }
                 | RunError::NotAsked { .. }
                 | RunError::TooLarge { .. }
@@ -220,7 +224,8 @@ impl Errand {
             };
             let now = self.now();
             if self.attempt.is_overdue(now) {
-                if let Some(desk) = self.desk.clone() {
+                // What nobody ever heard of was counted when its answer was lost, or this relay died before it asked.
+                if let (Some(desk), Some(_)) = (self.desk.clone(), &self.attempt.remote) {
                     desk.fail(&*self.app.store, Fault::Failure, now).await;
                 }
                 self.step(Step::Expire { is_gone: false }).await?;

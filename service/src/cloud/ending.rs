@@ -46,7 +46,8 @@ pub(crate) async fn conclude(
         }
         End::Cancelled => "it was called off".to_owned(),
     };
-    if !is_called_off {
+    // What its user called off is nobody's fault; what this relay called off was too late.
+    if is_wanted || !is_called_off {
         desk.fail(store, Fault::Failure, errand.now()).await;
     }
     warn!(job = %errand.attempt.key.job, endpoint = %desk.rules.name, reason, "an attempt of the cloud failed");

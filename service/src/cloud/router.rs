@@ -112,7 +112,9 @@ impl Router {
         for desk in &app.cloud.desks {
             let reason = desk.breaker(&*app.store).await?.reason(now);
             if may_spend && reason.is_none() {
-                desk.check_up(now).await;
+                // Nobody waits for a slow endpoint: until it has answered, what was heard last is believed.
+                let desk = Arc::clone(desk);
+                tokio::spawn(async move { desk.check_up(now).await });
             }
             breakers.push(reason);
         }

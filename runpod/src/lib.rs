@@ -11,6 +11,8 @@ pub mod emulator;
 mod key;
 pub mod limits;
 mod pace;
+#[cfg(all(feature = "emulator", unix))]
+pub mod sdk;
 
 pub use self::adapters::{
     Asked, Dialect, Extras, InitImage, InputError, Mime, OutputError, Painted, Picture, Workflow, WorkflowError,

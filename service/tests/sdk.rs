@@ -1,18 +1,17 @@
 //! Vendors' own SDKs, unmodified, against a room: RunPod's for Python and JavaScript, OpenAI's for Python. Printed as skipped
 //! where Python, Node.js or a package cannot be had.
 
+#![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::path::{Path, PathBuf};
-use std::process::{Command as BlockingCommand, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use reqwest::header::AUTHORIZATION;
+use runpod::sdk::{self, Installed, LONG, Script};
 use serde_json::{Value, json};
 use service::access::Right;
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdout, Command};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -21,120 +20,30 @@ use self::room::{Caller, PNG, Stage, painted};
 #[path = "stage/room.rs"]
 mod room;
 
-/// The versions whose behaviour the facade was written for.
-const PYTHON_PACKAGES: [&str; 2] = ["runpod==1.12.0", "openai==3.57.0"];
-const NODE_PACKAGE: &str = "runpod-sdk@1.1.2";
-
-/// Long enough for any test, in real time: the SDKs poll once a second, and take seconds to be loaded.
-const LONG: Duration = Duration::from_secs(120);
-
-/// A program that has the SDKs, or why there is none.
-type Installed = Result<PathBuf, String>;
+/// OpenAI's client, of the version that the images API was written for.
+const OPENAI_PACKAGE: &str = "openai==3.57.0";
 
 /// A Python with the packages.
 fn python() -> Option<&'static Path> {
     static PYTHON: OnceLock<Installed> = OnceLock::new();
-    found(PYTHON.get_or_init(install_python), "runpod and openai for Python")
+    let packages = [sdk::PYTHON_PACKAGE, OPENAI_PACKAGE];
+    let install = || sdk::install_python(&target().join("python/service-sdks"), &packages, "runpod, openai");
+    sdk::found(PYTHON.get_or_init(install), "runpod and openai for Python")
 }
 
 /// A folder with the package for Node.js.
 fn node() -> Option<&'static Path> {
     static NODE: OnceLock<Installed> = OnceLock::new();
-    found(NODE.get_or_init(install_node), "runpod-sdk for Node.js")
-}
-
-fn found(installed: &'static Installed, what: &str) -> Option<&'static Path> {
-    match installed {
-        Ok(path) => Some(path),
-        Err(reason) => {
-            println!("SKIPPED: {what} cannot be had: {reason}; cargo xtask test installs what it can");
-            None
-        }
-    }
+    let install = || sdk::install_node(&target().join("node/service-sdks"));
+    sdk::found(NODE.get_or_init(install), "runpod-sdk for Node.js")
 }
 
 fn target() -> &'static Path {
     Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap()
 }
 
-fn install_python() -> Installed {
-    let folder = target().join("python").join("service-sdks");
-    let python = folder.join("bin").join("python");
-    let has_them = || done(BlockingCommand::new(&python).args(["-c", "import runpod, openai"]));
-    if has_them().is_ok() {
-        return Ok(python);
-    }
-    done(BlockingCommand::new("python3").args(["-m", "venv", "--clear"]).arg(&folder))?;
-    let install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
-    done(BlockingCommand::new(&python).args(install).args(PYTHON_PACKAGES))?;
-    has_them()?;
-    Ok(python)
-}
-
-fn install_node() -> Installed {
-    let folder = target().join("node").join("service-sdks");
-    done(BlockingCommand::new("node").arg("--version"))?;
-    if folder.join("node_modules/runpod-sdk/package.json").is_file() {
-        return Ok(folder);
-    }
-    std::fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
-    let install = ["install", "--silent", "--no-audit", "--no-fund", "--prefix"];
-    done(BlockingCommand::new("npm").args(install).arg(&folder).arg(NODE_PACKAGE))?;
-    Ok(folder)
-}
-
-fn done(command: &mut BlockingCommand) -> Result<(), String> {
-    let name = command.get_program().to_string_lossy().into_owned();
-    let output = command.stdin(Stdio::null()).output().map_err(|error| format!("{name}: {error}"))?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    let last = said.lines().last().unwrap_or("it failed").to_owned();
-    if output.status.success() { Ok(()) } else { Err(format!("{name}: {last}")) }
-}
-
-/// A script with its environment; one line of JSON at a time comes out of it.
-struct Script {
-    child: Child,
-    lines: Lines<BufReader<ChildStdout>>,
-}
-
-impl Script {
-    fn start(program: &Path, name: &str, environment: &[(&str, String)]) -> Self {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scripts").join(name);
-        let mut child = Command::new(program)
-            .arg(script)
-            .envs(environment.iter().map(|(name, value)| (name, value)))
-            // Loopback is not to be asked for through a proxy.
-            .env("NO_PROXY", "127.0.0.1")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .process_group(0)
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        Self { child, lines }
-    }
-
-    /// The next line that is a report of the script, and not one of the SDK's logs.
-    async fn report(&mut self) -> Value {
-        let report = async {
-            loop {
-                let line = self.lines.next_line().await.unwrap().expect("the script reports before it ends");
-                if let Some(report) = line.strip_prefix("REPORT ") {
-                    return serde_json::from_str(report).unwrap();
-                }
-            }
-        };
-        timeout(LONG, report).await.expect("the script reports in time")
-    }
-}
-
-impl Drop for Script {
-    /// The SDK's worker pings from a process of its own, which a kill of the first would leave behind.
-    fn drop(&mut self) {
-        let Some(id) = self.child.id() else { return };
-        let group = format!("-{id}");
-        let _ = BlockingCommand::new("kill").args(["-KILL", "--", &group]).stderr(Stdio::null()).status();
-    }
+fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scripts").join(name)
 }
 
 fn client_environment(stage: &Stage) -> Vec<(&'static str, String)> {
@@ -148,18 +57,7 @@ fn client_environment(stage: &Stage) -> Vec<(&'static str, String)> {
 
 /// What makes a RunPod worker one of a room. Its pings are as rare as they are by default, every 10 s.
 fn worker_environment(stage: &Stage) -> Vec<(&'static str, String)> {
-    let base = format!("{}/v2/room", stage.base);
-    vec![
-        ("RUNPOD_WEBHOOK_GET_JOB", format!("{base}/job-take/$ID?gpu=none")),
-        ("RUNPOD_WEBHOOK_POST_OUTPUT", format!("{base}/job-done/$RUNPOD_POD_ID/$ID?gpu=none")),
-        ("RUNPOD_WEBHOOK_POST_STREAM", format!("{base}/job-stream/$RUNPOD_POD_ID/$ID?gpu=none")),
-        ("RUNPOD_WEBHOOK_PING", format!("{base}/ping/$RUNPOD_POD_ID?gpu=none")),
-        ("RUNPOD_AI_API_KEY", stage.token(Some("room"), "bob", &[Right::Work])),
-        ("RUNPOD_POD_ID", "sdk-worker".to_owned()),
-        ("RUNPOD_ENDPOINT_ID", "room".to_owned()),
-        ("RUNPOD_SKIP_AUTO_SYSTEM_CHECKS", "true".to_owned()),
-        ("RUNPOD_SKIP_GPU_CHECK", "true".to_owned()),
-    ]
+    sdk::worker_environment(&format!("{}/v2/room", stage.base), &stage.token(Some("room"), "bob", &[Right::Work]))
 }
 
 /// A small worker of the test's own, that knows what the clients' scripts ask for.
@@ -210,7 +108,7 @@ async fn runpods_python_client_uses_a_room() {
     let Some(python) = python() else { return };
     let stage = Stage::start().await;
     let _worker = small_worker(&stage);
-    let report = Script::start(python, "client.py", &client_environment(&stage)).report().await;
+    let report = Script::start(python, &script("client.py"), &client_environment(&stage)).report().await;
     assert_eq!(report["output"]["images"][0]["data"], PNG, "{report}");
     assert_eq!((&report["status"], &report["output"]["seed"]), (&json!("COMPLETED"), &json!(7)));
     assert_eq!(report["run_sync"], json!([1, "ä"]));
@@ -230,7 +128,7 @@ async fn runpods_asyncio_client_uses_a_room() {
     let Some(python) = python() else { return };
     let stage = Stage::start().await;
     let _worker = small_worker(&stage);
-    let report = Script::start(python, "asyncio_client.py", &client_environment(&stage)).report().await;
+    let report = Script::start(python, &script("asyncio_client.py"), &client_environment(&stage)).report().await;
     assert_eq!((&report["output"], &report["stream"]), (&json!("ä"), &json!([0, 1])), "{report}");
     assert_eq!((&report["health"], &report["cancel"]), (&json!(["jobs", "workers"]), &json!("CANCELLED")));
 }
@@ -242,7 +140,7 @@ async fn runpods_javascript_client_uses_a_room() {
     let _worker = small_worker(&stage);
     let mut environment = client_environment(&stage);
     environment.push(("SDK_FOLDER", folder.to_str().unwrap().to_owned()));
-    let report = Script::start(Path::new("node"), "client.mjs", &environment).report().await;
+    let report = Script::start(Path::new("node"), &script("client.mjs"), &environment).report().await;
     assert_eq!((&report["started"], &report["succeeded"]), (&json!("IN_QUEUE"), &json!(true)), "{report}");
     assert_eq!(report["output"]["images"][0]["data"], PNG);
     assert_eq!(report["run_sync"], json!(["COMPLETED", true, [1, "ä"]]));
@@ -258,7 +156,7 @@ async fn runpods_worker_joins_a_room_and_its_results_are_shown() {
     let Some(python) = python() else { return };
     let stage = Stage::start().await;
     let client = stage.client("room", "ada");
-    let mut worker = Script::start(python, "worker.py", &worker_environment(&stage));
+    let mut worker = Script::start(python, &sdk::worker(), &worker_environment(&stage));
     assert_eq!(worker.report().await, "ready");
 
     let id = client.run("room", json!({"type": "demo_fast", "prompt": "the sea", "seed": 7})).await;
@@ -302,7 +200,7 @@ async fn runpods_worker_keeps_its_job_though_its_handler_blocks_for_longer_than_
     let client = stage.client("room", "ada");
     let mut environment = worker_environment(&stage);
     environment.push(("RUNPOD_PING_INTERVAL", (queue::limits::LEASE_TIME.as_millis() + 6000).to_string()));
-    let mut worker = Script::start(python, "worker.py", &environment);
+    let mut worker = Script::start(python, &sdk::worker(), &environment);
     assert_eq!(worker.report().await, "ready");
     let store = stage.app.store.clone();
     let clock = stage.app.clock.clone();
@@ -326,7 +224,7 @@ async fn a_generator_of_runpods_worker_streams_item_by_item() {
     let Some(python) = python() else { return };
     let stage = Stage::start().await;
     let client = stage.client("room", "ada");
-    let mut worker = Script::start(python, "generator.py", &worker_environment(&stage));
+    let mut worker = Script::start(python, &sdk::generator(), &worker_environment(&stage));
     assert_eq!(worker.report().await, "ready");
     let id = client.run("room", json!({"count": 3})).await;
     let items = json!([{"item": 0}, {"item": 1}, {"item": 2}]);
@@ -344,7 +242,7 @@ async fn openais_client_gets_pictures() {
     let Some(python) = python() else { return };
     let stage = Stage::start().await;
     let _worker = small_worker(&stage);
-    let report = Script::start(python, "openai_client.py", &client_environment(&stage)).report().await;
+    let report = Script::start(python, &script("openai_client.py"), &client_environment(&stage)).report().await;
     assert_eq!((&report["pictures"], &report["created"]), (&json!([PNG, PNG]), &json!(true)), "{report}");
     assert!(report["url"].as_str().unwrap().starts_with(&stage.base));
     assert!(report["models"].as_array().unwrap().contains(&json!("demo_fast")));

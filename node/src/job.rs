@@ -192,9 +192,7 @@ impl Painting {
                 index % 2 == 1
             });
         }
-        let mut beginning = self.painter.clone();
-        beginning.forget_outputs();
-        self.earlier.push(beginning);
+        self.earlier.push(self.painter.beginning());
     }
 
     /// Goes back to before `stage`: to the latest beginning of a stage that is kept and not later.

@@ -258,6 +258,15 @@ impl Painter {
         self.open_stage(self.stage + 1);
     }
 
+    /// This painting as it was when the present stage began. Outputs are not copied first to be thrown away: those of a large
+    /// stage are many megabytes.
+    pub fn beginning(&mut self) -> Self {
+        let outputs = std::mem::take(&mut self.outputs);
+        let beginning = Self { outputs: vec![None; outputs.len()], ..self.clone() };
+        self.outputs = outputs;
+        beginning
+    }
+
     /// Forgets the outputs of the present stage, so that all its units are wanted again.
     pub fn forget_outputs(&mut self) {
         self.outputs.iter_mut().for_each(|output| *output = None);

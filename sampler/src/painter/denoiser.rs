@@ -63,15 +63,21 @@ impl Denoiser {
     /// Takes `step`: `outputs` are those of the units of each tile of `tiles`, negative branch before prompt, in grid order.
     /// Guidance is applied to each tile before tiles are merged, whichever units the branches came in.
     pub fn take_step(&mut self, step: usize, tiles: &Grid, outputs: &[Vec<f32>]) {
-        let units_per_tile = outputs.len() / tiles.count();
-        let tile = |branches: &[Vec<f32>]| {
-            let branches = branches.concat();
-            let Some(guidance) = self.guidance else { return branches };
-            let (negative, prompt) = branches.split_at(branches.len() / 2);
-            guidance::combine(negative, prompt, guidance)
+        // No output is copied on the way: those of a large step are many megabytes, and all workers wait for this.
+        let output = match self.guidance {
+            None => tiles.merge(self.channels, outputs),
+            Some(guidance) => {
+                let guide = |branches: &[Vec<f32>]| {
+                    let (negative, prompt) = match branches {
+                        [both] => both.split_at(both.len() / 2),
+                        branches => (branches[0].as_slice(), branches[1].as_slice()),
+                    };
+                    guidance::combine(negative, prompt, guidance)
+                };
+                let guided: Vec<Vec<f32>> = outputs.chunks_exact(outputs.len() / tiles.count()).map(guide).collect();
+                tiles.merge(self.channels, &guided)
+            }
         };
-        let merged: Vec<Vec<f32>> = outputs.chunks_exact(units_per_tile).map(tile).collect();
-        let output = tiles.merge(self.channels, &merged);
         self.schedule.step(step, &output, &mut self.latent);
     }
 

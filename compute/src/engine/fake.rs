@@ -9,8 +9,9 @@ use sampler::{Run, SchedulerConfig};
 use super::{Engine, EngineError, check, paint, take_steps, to_output};
 use crate::pace::{Stop, finish};
 
-/// How long it waits before it asks again whether it is cancelled.
-const PAUSE: Duration = Duration::from_millis(5);
+/// How long it waits before it asks again whether it is cancelled: often enough for who waits for that, and seldom enough not to
+/// burden a machine on which many of them are measured.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// The noise schedule of whole pictures, for want of a model that says one.
 const SCHEDULER: &str = r#"{

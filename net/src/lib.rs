@@ -10,6 +10,7 @@ mod backlog;
 #[cfg(target_arch = "wasm32")]
 mod browser;
 mod data;
+mod delay;
 mod discovery;
 mod event;
 mod gate;
@@ -45,6 +46,7 @@ use native as platform;
 
 pub use abilities::Abilities;
 pub use data::PROTOCOL;
+pub use delay::Delay;
 pub use event::{DropReason, Event, Events, Path, Transport};
 pub use handle::{Config, Handle, IceServer, NetError};
 pub use libp2p::identity::Keypair;

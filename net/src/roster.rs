@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use futures_timer::Delay;
 use libp2p::swarm::ConnectionId;
 use protocol::limits::{OUTBOX_MESSAGES_MAX, ROOM_PEERS_MAX};
 use protocol::{Instant, PeerId};
 use tokio::sync::{Notify, mpsc};
 
+use crate::delay::Delay;
 use crate::event::{DropReason, Event, Outlet, Path};
 use crate::limits::{SETTLE_TIME, TRAFFIC_PEERS_MAX};
 
@@ -338,7 +338,7 @@ impl Drop for Membership {
     }
 }
 
-/// Waits for `time`, without a runtime.
+/// Waits for `time`.
 pub(crate) async fn pause(time: Duration) {
     Delay::new(time).await;
 }

@@ -5,9 +5,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use futures::FutureExt;
-use futures_timer::Delay;
 use libp2p::core::muxing::{StreamMuxer, StreamMuxerBox, StreamMuxerEvent};
 
+use crate::delay::Delay;
 use crate::limits::CLOSE_TIME_MAX;
 
 /// Wraps a connection; closing it gives up after [`CLOSE_TIME_MAX`].

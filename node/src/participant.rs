@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coordinator::{Requester, Standing, Worker};
-use futures_timer::Delay;
+use net::Delay;
 use protocol::limits::{CAUGHT_TOLD_MAX, IMAGES_MAX, NAME_BYTES_MAX};
 use protocol::{Activity, Instant, Message, PeerId, Presence, ToRequester};
 use tokio::sync::mpsc;

@@ -8,7 +8,6 @@ use std::task::{Context, Poll};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use futures_timer::Delay;
 use libp2p::Stream;
 use libp2p::core::upgrade::ReadyUpgrade;
 use libp2p::swarm::handler::{
@@ -21,6 +20,7 @@ use protocol::limits::HANDSHAKE_TIME_MAX;
 use protocol::membership::Role;
 
 use super::{PROTOCOL, Room};
+use crate::delay::Delay;
 use crate::link::{self, HandshakeError, Identity, LinkEnd, shake_hands};
 use crate::roster::Rank;
 

@@ -4,11 +4,11 @@ use std::sync::atomic::Ordering;
 
 use futures::future::{Either, select};
 use futures::{AsyncRead, AsyncReadExt};
-use futures_timer::Delay;
 use protocol::frame::{Decoder, Frame, FrameError};
 use protocol::{Message, PeerId};
 
 use super::{Flow, LinkEnd};
+use crate::delay::Delay;
 use crate::event::DropReason;
 use crate::limits::{PROGRESS_BYTES_MIN, PROGRESS_TIME_MAX, READ_BYTES};
 use crate::roster::{Counters, Roster};

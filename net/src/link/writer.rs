@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use futures::{AsyncWrite, AsyncWriteExt};
-use futures_timer::Delay;
 use protocol::frame::{chunk_prefix, encode_credit};
 use protocol::limits::CHUNK_BYTES_MAX;
 use tokio::sync::mpsc;
 
 use super::{Flow, LinkEnd, within};
+use crate::delay::Delay;
 use crate::event::DropReason;
 use crate::limits::PROGRESS_TIME_MAX;
 use crate::roster::{Counters, Outgoing};

@@ -9,7 +9,6 @@ use std::task::{Context, Poll, ready};
 
 use futures::task::AtomicWaker;
 use futures::{AsyncRead, AsyncWrite, FutureExt};
-use futures_timer::Delay;
 use js_sys::{ArrayBuffer, Uint8Array};
 use send_wrapper::SendWrapper;
 use wasm_bindgen::JsCast;
@@ -18,6 +17,7 @@ use web_sys::{BinaryType, Event, MessageEvent, WebSocket};
 
 use crate::backlog::{Backlog, Budget};
 use crate::browser::{self, Sockets, words};
+use crate::delay::Delay;
 use crate::limits::{PIECE_BYTES_MAX, SEND_BYTES_MAX, SEND_LOOK_EVERY};
 
 /// An open WebSocket.

@@ -8,7 +8,6 @@ use std::task::{Context, Poll, Waker};
 
 use futures::future::BoxFuture;
 use futures::{FutureExt, ready};
-use futures_timer::Delay;
 use if_watch::IfEvent;
 use if_watch::tokio::IfWatcher;
 use libp2p::Multiaddr;
@@ -23,6 +22,7 @@ use wtransport::{Endpoint, ServerConfig};
 
 use super::certificate::{Certificates, Period};
 use super::{Certhash, Clock, Upgrade, accept, multiaddr, quic};
+use crate::delay::Delay;
 use crate::limits::{
     CALENDAR_PAUSE_MAX, WEBTRANSPORT_CONNECTIONS_MAX, WEBTRANSPORT_INCOMING_BYTES_MAX, WEBTRANSPORT_INCOMING_MAX,
 };

@@ -10,7 +10,6 @@ use std::task::{Context, Poll};
 use futures::stream::FuturesUnordered;
 use futures::task::AtomicWaker;
 use futures::{AsyncRead, AsyncWrite, FutureExt, StreamExt};
-use futures_timer::Delay;
 use js_sys::{Function, Reflect};
 use libp2p::core::muxing::{StreamMuxer, StreamMuxerEvent};
 use libp2p_webrtc_utils as utils;
@@ -21,6 +20,7 @@ use web_sys::{Event, RtcDataChannel, RtcDataChannelEvent, RtcPeerConnection, Rtc
 
 use super::channel::{Bundle, Channel};
 use crate::browser::{Socket, Sockets};
+use crate::delay::Delay;
 use crate::limits::WEBRTC_SILENCE_MAX;
 use crate::webrtc::{Error, FIRST_CHANNEL};
 

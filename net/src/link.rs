@@ -110,10 +110,15 @@ impl Flow {
         }
     }
 
+    /// The credit that is there.
+    fn credit_now(&self) -> u32 {
+        self.credit.load(Ordering::Relaxed)
+    }
+
     /// Waits until some credit is there; how much.
     async fn credit(&self) -> u32 {
         loop {
-            let credit = self.credit.load(Ordering::Relaxed);
+            let credit = self.credit_now();
             if credit > 0 {
                 return credit;
             }

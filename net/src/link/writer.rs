@@ -58,27 +58,21 @@ pub(super) async fn write<S: AsyncWrite + Unpin>(
             () = std::future::ready(()), if !control_open && !bulk_open && body.is_none() => Next::Finish,
         };
         let written = match next {
-            Next::Grant(bytes) => timed_write(&mut stream, &[&encode_credit(bytes)]).await,
-            Next::Header(outgoing) => {
-                if !outgoing.body.is_empty() {
-                    body = Some(Body { bytes: outgoing.body, sent: 0 });
+            Next::Grant(bytes) => timed_write(&mut stream, &encode_credit(bytes)).await,
+            Next::Header(Outgoing { header: mut bytes, body: follows }) => {
+                if !follows.is_empty() {
                     deadline.reset(PROGRESS_TIME_MAX);
+                    // What is written at once travels in fewer packets, and wakes both ends less often.
+                    body = Body { bytes: follows, sent: 0 }.take_chunk(flow.credit_now(), flow, &mut bytes);
                 }
-                timed_write(&mut stream, &[&outgoing.header]).await
+                timed_write(&mut stream, &bytes).await
             }
             Next::Chunk(credit) => {
                 let under_way = body.take().expect("a chunk is chosen only while a body is under way");
                 deadline.reset(PROGRESS_TIME_MAX);
-                let rest = &under_way.bytes[under_way.sent..];
-                let chunk = &rest[..rest.len().min(CHUNK_BYTES_MAX).min(credit as usize)];
-                // The credit is spent before the bytes leave, so that no grant for them can come too early.
-                flow.spend(chunk.len() as u32);
-                let sent = under_way.sent + chunk.len();
-                let written = timed_write(&mut stream, &[&chunk_prefix(chunk.len()), chunk]).await;
-                if sent < under_way.bytes.len() {
-                    body = Some(Body { sent, ..under_way });
-                }
-                written
+                let mut bytes = Vec::new();
+                body = under_way.take_chunk(credit, flow, &mut bytes);
+                timed_write(&mut stream, &bytes).await
             }
             Next::Stall => return LinkEnd::Dropped(DropReason::Stalled),
             Next::Finish => {
@@ -94,14 +88,29 @@ pub(super) async fn write<S: AsyncWrite + Unpin>(
     }
 }
 
-/// Writes and flushes `pieces`; how many bytes, or `None` when the peer did not take them in time.
-async fn timed_write<S: AsyncWrite + Unpin>(stream: &mut S, pieces: &[&[u8]]) -> Option<io::Result<usize>> {
-    let writing = async {
-        for piece in pieces {
-            stream.write_all(piece).await?;
+impl Body {
+    /// Moves the next chunk to the end of `to`, as far as the credit goes; what is left of the body, if anything is.
+    fn take_chunk(mut self, credit: u32, flow: &Flow, to: &mut Vec<u8>) -> Option<Self> {
+        let rest = &self.bytes[self.sent..];
+        let chunk = &rest[..rest.len().min(CHUNK_BYTES_MAX).min(credit as usize)];
+        if !chunk.is_empty() {
+            // The credit is spent before the bytes leave, so that no grant for them can come too early.
+            flow.spend(chunk.len() as u32);
+            to.reserve(chunk_prefix(chunk.len()).len() + chunk.len());
+            to.extend_from_slice(&chunk_prefix(chunk.len()));
+            to.extend_from_slice(chunk);
+            self.sent += chunk.len();
         }
+        (self.sent < self.bytes.len()).then_some(self)
+    }
+}
+
+/// Writes and flushes `bytes`; how many, or `None` when the peer did not take them in time.
+async fn timed_write<S: AsyncWrite + Unpin>(stream: &mut S, bytes: &[u8]) -> Option<io::Result<usize>> {
+    let writing = async {
+        stream.write_all(bytes).await?;
         stream.flush().await?;
-        Ok(pieces.iter().map(|piece| piece.len()).sum())
+        Ok(bytes.len())
     };
     within(PROGRESS_TIME_MAX, writing).await
 }

@@ -68,12 +68,12 @@ pub fn main() -> ExitCode {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let ended = match Arguments::parse().command {
         Command::Room(arguments) => room::run(&arguments),
-        Command::Join(arguments) => in_runtime(join::run(arguments)),
-        Command::Paint(arguments) => in_runtime(paint::run(arguments)),
+        Command::Join(arguments) => in_runtime(1, join::run(arguments)),
+        Command::Paint(arguments) => in_runtime(2, paint::run(arguments)),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Parity(arguments) => parity::run(&arguments),
         Command::Card(arguments) => card::run(&arguments),
-        Command::Bench(arguments) => in_runtime(bench::run(arguments)),
+        Command::Bench(arguments) => in_runtime(2, bench::run(arguments)),
     };
     ended.unwrap_or_else(|Complaint(reason)| {
         // One line, whatever a library or a peer put into its message.
@@ -82,8 +82,10 @@ pub fn main() -> ExitCode {
     })
 }
 
-fn in_runtime(command: impl Future<Output = Ended>) -> Ended {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+/// Runs a command, with `threads` beside this one for the network and the loop. A lender needs one: its engine has threads of its own,
+/// and two that share what little there is to do mostly wake each other.
+fn in_runtime(threads: usize, command: impl Future<Output = Ended>) -> Ended {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
     let ended = runtime.block_on(command);
     // An engine in the middle of a unit does not keep the process from ending.
     runtime.shutdown_background();

@@ -16,16 +16,16 @@ const ALONE_UNITS: u64 = 100;
 /// Units for each worker of a room: enough that what happens only once does not dominate.
 const UNITS_EACH: usize = 200;
 
-/// A picture by its tiles, each of which has two guidance branches.
+/// A picture by its tiles, each of which is one unit of a step.
 #[derive(Clone, Copy)]
 struct Picture {
     tiles: usize,
     size: &'static str,
 }
 
-/// 8 by 6 tiles, and 16 by 12: an even share for up to 16 workers. Every step ends with a wait for the slowest worker and a
-/// burst of inputs, which longer steps spread over more units.
-const PICTURES: [Picture; 2] = [Picture { tiles: 48, size: "576x448" }, Picture { tiles: 192, size: "1088x832" }];
+/// 12 by 8 tiles, and 16 by 12: an even share for up to 16 workers. Every step ends with a wait for the slowest worker and a
+/// burst of inputs, which longer steps spread over more units. Larger pictures are not allowed.
+const PICTURES: [Picture; 2] = [Picture { tiles: 96, size: "832x576" }, Picture { tiles: 192, size: "1088x832" }];
 
 /// Measures rooms of several sizes.
 pub fn measure(programs: &Programs) -> Result<()> {
@@ -56,7 +56,7 @@ fn in_room(programs: &Programs, workers: usize, Picture { tiles, size }: Picture
     let folder = tempfile::tempdir()?;
     let join = ["--fake-ms", &UNIT_MS.to_string(), "--listen", "/ip4/127.0.0.1/udp/0/quic-v1"];
     let room = Room::open(programs, folder.path(), workers, &join)?;
-    let steps = (UNITS_EACH * workers / (2 * tiles)).max(2).to_string();
+    let steps = (UNITS_EACH * workers / tiles).max(2).to_string();
     let all = workers.to_string();
     let before = processor_s(&room.workers);
     let command = ["bench", "split", "--room", &room.link, "--min-workers", &all, "--size", size, "--steps", &steps];

@@ -23,7 +23,9 @@ pub enum TensorError {
 
 /// Encodes `values` as little-endian f32.
 pub fn to_bytes(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+    let mut bytes = vec![0; size_of_val(values)];
+    bytes.chunks_exact_mut(4).zip(values).for_each(|(word, value)| word.copy_from_slice(&value.to_le_bytes()));
+    bytes
 }
 
 /// Decodes exactly `count` finite values of magnitude at most [`MAGNITUDE_MAX`].

@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 pub struct Meter {
     /// Charged until now: for each worker every begun second from its start to its stop, idle ones included.
     pub micro_usd: MicroUsd,
+    /// The part of it that no job's times tell: starts of workers whose job another one took, and the idling of those that never
+    /// had any. Only the endpoint's own limits (workers, idle timeout) bound it.
+    pub untold: MicroUsd,
     /// Seconds charged for.
     pub worker_seconds: u64,
     /// Workers started.

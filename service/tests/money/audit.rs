@@ -43,10 +43,11 @@ pub async fn audit(store: &dyn JobStore, budgets: &Budgets) -> Audit {
 const IN_VAIN: MicroUsd = MicroUsd((8 + 5 + 1) * 190);
 
 /// What the endpoint billed is covered by what was charged or is still held, and no work was paid twice. Nobody tells the relay
-/// of a worker that the endpoint starts besides, for a job that another has claimed: its start is billed all the same.
+/// of workers that the endpoint starts besides, for a job that another takes or has claimed: their starts are billed all the
+/// same.
 pub fn compare(audit: &Audit, meter: &Meter) {
     let in_vain = MicroUsd(meter.claims_refused * IN_VAIN.0);
-    let covered = audit.charged.plus(audit.held).plus(in_vain);
+    let covered = audit.charged.plus(audit.held).plus(in_vain).plus(meter.untold);
     assert!(meter.micro_usd <= covered, "{} billed, {covered} charged or held", meter.micro_usd);
     let twice: Vec<_> = meter.runs_by_nonce.iter().filter(|(_, runs)| **runs > 1).collect();
     assert!(twice.is_empty(), "attempts that ran twice: {twice:?}");

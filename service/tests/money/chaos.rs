@@ -25,10 +25,10 @@ const USERS: usize = 10;
 async fn chaos_never_passes_a_budget() {
     let count: usize = std::env::var("MANYHANDS_CHAOS_JOBS").map_or(400, |count| count.parse().unwrap());
     let begun = Instant::now();
-    // About two thirds of what all jobs together would cost (by experience); and what the largest users cost is more than a
-    // user's.
-    let each = 10_000;
-    let of = |share: f64| MicroUsd((share * each as f64 * count as f64) as u64 + 10 * WORST.0);
+    // About half of what all jobs together would cost (by experience), so that the rest has to wait; and what the largest users
+    // cost is more than a user's.
+    let each = 6_000;
+    let of = |share: f64| MicroUsd((share * each as f64 * count as f64) as u64 + 4 * WORST.0);
     let budgets = Budgets { total: of(0.8), day: of(0.7), user_day: of(0.1), room_day: of(0.45) };
     let wish = Wish {
         speed: 400.0,

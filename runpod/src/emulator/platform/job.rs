@@ -90,6 +90,11 @@ impl Job {
         }
     }
 
+    /// How long it had to wait for its worker: its `delayTime`.
+    pub(crate) fn waited(&self) -> Duration {
+        self.begun.map_or(Duration::ZERO, |begun| begun.saturating_sub(self.submitted))
+    }
+
     pub(crate) fn end(&mut self, status: Status, now: Duration) {
         self.status = status;
         self.ended = Some(now);
@@ -104,7 +109,7 @@ impl Job {
         let is_odd = self.status == Status::InProgress && self.does(Behaviour::OddStatus);
         let mut said = json!({"id": id, "status": if is_odd { "WARMING_UP" } else { self.status.as_str() }});
         if let Some(begun) = self.begun {
-            said["delayTime"] = json!(ms(begun.saturating_sub(self.submitted)));
+            said["delayTime"] = json!(ms(self.waited()));
             said["workerId"] = json!(self.worker);
             if let Some(ended) = self.ended {
                 let is_wrong = self.does(Behaviour::WrongCost);

@@ -17,6 +17,8 @@ const UNHEARD_MAX: Duration = Duration::from_secs(30);
 pub(crate) struct Worker {
     started: Duration,
     state: WorkerState,
+    /// Whether a job was ever given to it.
+    is_used: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -152,7 +154,7 @@ impl Platform {
         let since = self.workers.values().map(|worker| worker.started);
         let external = self.runs.values().filter(|_| !self.is_simulated()).map(|run| run.since);
         for since in since.chain(external) {
-            charge(&mut meter, since, now, price);
+            meter.worker_seconds += charge(&mut meter.micro_usd, since, now, price);
         }
         meter
     }
@@ -175,7 +177,7 @@ impl Platform {
             let name = format!("sim-{}", self.number());
             self.meter.workers_started += 1;
             self.timers.insert((now + self.settings.cold_start, Timer::Started(name.clone())));
-            self.workers.insert(name, Worker { started: now, state: WorkerState::Starting });
+            self.workers.insert(name, Worker { started: now, state: WorkerState::Starting, is_used: false });
         }
     }
 
@@ -236,7 +238,12 @@ impl Platform {
         let text = |name: &str| job.input.pointer(name).and_then(Value::as_str).map(str::to_owned);
         let claim = text("/_claim/url").zip(text("/_claim/nonce"));
         if let Some(worker) = self.workers.get_mut(&worker) {
-            worker.state = WorkerState::Busy;
+            if !worker.is_used {
+                // It was started for a job that another worker took: this one did not wait for all of it.
+                let told = worker.started.max(now.saturating_sub(job.waited()));
+                charge(&mut self.meter.untold, worker.started, told, self.settings.price_per_second);
+            }
+            (worker.state, worker.is_used) = (WorkerState::Busy, true);
         }
         *self.meter.given.entry(id.clone()).or_default() += 1;
         let run = self.number();
@@ -319,7 +326,8 @@ impl Platform {
         if self.workers.contains_key(&run.worker) {
             self.idle(&run.worker, now);
         } else {
-            charge(&mut self.meter, run.since, now, self.settings.price_per_second);
+            let price = self.settings.price_per_second;
+            self.meter.worker_seconds += charge(&mut self.meter.micro_usd, run.since, now, price);
         }
         Some(run.id)
     }
@@ -344,7 +352,11 @@ impl Platform {
 
     fn stop_worker(&mut self, name: &str, now: Duration) {
         if let Some(worker) = self.workers.remove(name) {
-            charge(&mut self.meter, worker.started, now, self.settings.price_per_second);
+            let price = self.settings.price_per_second;
+            self.meter.worker_seconds += charge(&mut self.meter.micro_usd, worker.started, now, price);
+            if !worker.is_used {
+                charge(&mut self.meter.untold, worker.started, now, price);
+            }
         }
     }
 
@@ -354,9 +366,10 @@ impl Platform {
     }
 }
 
-fn charge(meter: &mut Meter, since: Duration, now: Duration, price: MicroUsd) {
+/// Adds what every begun second of this time costs; how many they are.
+fn charge(amount: &mut MicroUsd, since: Duration, now: Duration, price: MicroUsd) -> u64 {
     let ms = now.saturating_sub(since).as_millis();
     let seconds = u64::try_from(ms.div_ceil(1000)).unwrap_or(u64::MAX);
-    meter.worker_seconds = meter.worker_seconds.saturating_add(seconds);
-    meter.micro_usd = meter.micro_usd.plus(MicroUsd(seconds.saturating_mul(price.0)));
+    *amount = amount.plus(MicroUsd(seconds.saturating_mul(price.0)));
+    seconds
 }

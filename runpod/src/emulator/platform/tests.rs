@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use queue::MicroUsd;
 use serde_json::{Value, json};
 
 use crate::emulator::behaviour::Behaviour;
@@ -49,6 +50,23 @@ fn a_worker_starts_runs_idles_and_stops() {
     assert_eq!((&said["delayTime"], &said["executionTime"]), (&json!(8000), &json!(3000)));
     assert_eq!(platform.meter(at(12)).worker_seconds, 12);
     assert_eq!(platform.meter(at(99)).worker_seconds, 16, "5 s of idling, and no more");
+}
+
+#[test]
+fn a_worker_whose_job_another_took_is_billed_and_told_by_nobody() {
+    let mut platform = platform(Workers::Simulated, 2);
+    let first = submit(&mut platform, json!({}), &[], at(0));
+    assert_eq!(status(&mut platform, &first, at(8)), "IN_PROGRESS");
+    let second = submit(&mut platform, json!({}), &[], at(9));
+    attend(&mut platform, at(11));
+    assert_eq!(status(&mut platform, &second, at(11)), "IN_PROGRESS", "the first worker takes it");
+    let third = submit(&mut platform, json!({}), &[], at(14));
+    attend(&mut platform, at(14));
+    assert_eq!(status(&mut platform, &third, at(14)), "IN_PROGRESS", "the first worker is free again");
+    attend(&mut platform, at(17));
+    let meter = platform.meter(at(99));
+    assert_eq!((meter.workers_started, meter.worker_seconds), (2, 22 + 13));
+    assert_eq!(meter.untold, MicroUsd(13 * 190), "its start and its idling");
 }
 
 #[test]

@@ -8,11 +8,16 @@ use axum::routing::get;
 use axum::{Json, Router};
 use libp2p::Multiaddr;
 use serde::{Deserialize, Serialize};
+use service::App;
 use tokio::sync::watch;
 
 use crate::limits::HTTP_BODY_BYTES_MAX;
 use crate::site::Site;
 use crate::stats::Stats;
+
+/// What the welcome says besides where there is a queue.
+const QUEUE_WELCOME: &str =
+    "GET /api/docs     the queue of jobs: how to ask for pictures here, and how to paint them\n";
 
 /// What `GET /addrs` says.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -43,17 +48,26 @@ impl Whereabouts {
 struct Known {
     whereabouts: Whereabouts,
     stats: watch::Receiver<Stats>,
+    queue: Option<App>,
 }
 
-/// All routes. With a site, everything that is not the API is the page's.
-pub(crate) fn router(whereabouts: Whereabouts, stats: watch::Receiver<Stats>, site: Option<Site>) -> Router {
-    let api = Router::new()
-        .route("/api", get(welcome))
-        .route("/addrs", get(addrs))
-        .route("/api/health", get(health))
-        .route("/api/stats", get(counts));
+/// All routes. With a site, everything that is not the API is the page's; with a queue, its API is there as well.
+pub(crate) fn router(
+    whereabouts: Whereabouts,
+    stats: watch::Receiver<Stats>,
+    site: Option<Site>,
+    queue: Option<App>,
+) -> Router {
+    let api = Router::new().route("/api", get(welcome)).route("/addrs", get(addrs)).route("/api/stats", get(counts));
+    // The queue says itself whether it is well.
+    let api = if queue.is_none() { api.route("/api/health", get(health)) } else { api };
     let api = if site.is_none() { api.route("/", get(welcome)) } else { api };
-    let api = api.layer(map_response(open_to_all)).with_state(Known { whereabouts, stats });
+    let known = Known { whereabouts, stats, queue: queue.clone() };
+    let api = api.layer(map_response(open_to_all)).with_state(known);
+    let api = match queue {
+        Some(app) => api.merge(service::router(app)),
+        None => api,
+    };
     let all = match site {
         Some(site) => api.fallback_service(site.routes()),
         None => api,
@@ -84,8 +98,9 @@ async fn welcome(State(known): State<Known>) -> String {
          \n\
          GET /addrs        the same as JSON, for programs\n\
          GET /api/health   whether it is well\n\
-         GET /api/stats    how much it does\n",
-        addrs.join("\n           ")
+         GET /api/stats    how much it does\n{}",
+        addrs.join("\n           "),
+        if known.queue.is_some() { QUEUE_WELCOME } else { "" },
     )
 }
 
@@ -98,6 +113,10 @@ async fn health() -> Json<serde_json::Value> {
 }
 
 async fn counts(State(known): State<Known>) -> Json<Stats> {
-    let stats = known.stats.borrow().clone();
+    let mut stats = known.stats.borrow().clone();
+    if let Some(app) = &known.queue {
+        // Without its database the relay still counts what it carries.
+        stats.queue = service::api::stats(app).await.ok();
+    }
     Json(stats)
 }

@@ -89,15 +89,21 @@ pub const BLOCK_TIME: Duration = Duration::from_secs(600);
 /// Peers whose requests are counted or that are blocked; beyond it the oldest entry is forgotten.
 pub const WATCHED_PEERS_MAX: usize = 2 * CONNECTIONS_MAX as usize;
 
-/// HTTP connections at a time: a browser that loads the page opens six.
-pub const HTTP_CONNECTIONS_MAX: usize = 512;
+/// HTTP connections at a time: a browser that loads the page opens six, one that waits for a job's events holds one
+/// ([`service::limits::STREAMS_MAX`] of them), a worker two.
+pub const HTTP_CONNECTIONS_MAX: usize = 2048;
 
-/// An HTTP connection may be silent for this long and must be over after [`HTTP_TIME_MAX`].
+/// An HTTP connection may be silent for this long before it has asked for anything ...
 pub const HTTP_SILENCE_MAX: Duration = Duration::from_secs(10);
-/// The page, the engine and the demo model are 30 MB: enough for them at half a megabit per second. See [`HTTP_SILENCE_MAX`].
-pub const HTTP_TIME_MAX: Duration = Duration::from_secs(600);
 
-/// A request has no body that anyone reads.
+/// ... and this long once it has: workers and browsers wait for jobs and events (RunPod's workers 90 s).
+pub const HTTP_ANSWER_MAX: Duration = Duration::from_secs(120);
+
+/// A request and its answer must be over after this time. The page, the engine and the demo model are 30 MB: enough for them at
+/// half a megabit per second; and streams of events end by themselves before.
+pub const HTTP_TIME_MAX: Duration = Duration::from_secs(660);
+
+/// A request has no body that anyone reads; the queue's have, and limits of their own.
 pub const HTTP_BODY_BYTES_MAX: usize = 16 * 1024;
 
 /// Bytes of the list of the page's files: [`SITE_FILES_MAX`] entries.
@@ -112,6 +118,9 @@ pub const SITE_CHUNK_BYTES: usize = 64 * 1024;
 /// Open connections may take this long to end at a shutdown.
 pub const FAREWELL_TIME_MAX: Duration = Duration::from_secs(3);
 
+/// What asks endpoints of the cloud may take so long to hear their answers at a shutdown; an answer that is missed is paid for.
+pub const QUEUE_FAREWELL_TIME_MAX: Duration = Duration::from_secs(10);
+
 /// Bytes of the configuration file.
 pub const CONFIG_BYTES_MAX: u64 = 64 * 1024;
 
@@ -122,3 +131,6 @@ const fn at_once(count: u32) -> NonZeroU32 {
 const _: () = assert!(CIRCUIT_TIME_MAX.as_secs() <= u32::MAX as u64, "libp2p counts a circuit's seconds in 32 bits");
 const _: () = assert!(RECORD_BYTES_MAX + NAMESPACE_BYTES_MAX + 64 <= REQUEST_BYTES_MAX, "every record can be sent");
 const _: () = assert!(ANSWER_BYTES_MAX <= 1024 * 1024, "libp2p's client reads no more");
+const _: () =
+    assert!(HTTP_TIME_MAX.as_secs() > service::limits::STREAM_TIME_MAX.as_secs(), "streams end by themselves");
+const _: () = assert!(HTTP_CONNECTIONS_MAX > service::limits::STREAMS_MAX, "streams do not shut others out");

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use relay::settings::Flags;
+use relay::settings::{Flags, LogFormat};
 use relay::{Relay, Settings};
 use tracing_subscriber::EnvFilter;
 
@@ -24,12 +24,20 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(flags: Flags) -> Result<()> {
+async fn run(mut flags: Flags) -> Result<()> {
     let is_json = flags.json;
+    let command = flags.command.take();
     let settings = Settings::from_flags(flags)?;
     let filter = EnvFilter::try_new(&settings.log)
         .with_context(|| format!("the log filter {:?} is wrong; try warn,relay=info (--log)", settings.log))?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match settings.log_format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+    if let Some(command) = command {
+        return command.run(settings, is_json).await;
+    }
     let shutdown = shutdown_signal().context("cannot wait for signals")?;
     let relay = Relay::bind(settings).await?;
     announce(&relay, is_json).context("cannot write to standard output")?;

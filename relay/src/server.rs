@@ -1,10 +1,11 @@
-//! The whole relay: its sockets, its identity, and its two halves, libp2p and HTTP.
+//! The whole relay: its sockets, its identity, its two halves, libp2p and HTTP, and its queue.
 
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use axum::serve::ListenerExt;
 use libp2p::Multiaddr;
 use libp2p::identity::Keypair;
 use net::NetError;
@@ -16,6 +17,8 @@ use crate::http::{Whereabouts, router};
 use crate::identity;
 use crate::limits::FAREWELL_TIME_MAX;
 use crate::listener::Bounded;
+use crate::numbers;
+use crate::queue::Queue;
 use crate::settings::Settings;
 use crate::site::{Site, SiteError};
 use crate::swarm::Meeting;
@@ -50,6 +53,9 @@ pub enum RelayError {
         /// What is wrong.
         reason: SiteError,
     },
+    /// The queue cannot be kept.
+    #[error("cannot keep the queue: {0:#} ([queue] in the file of --config; --no-queue runs without)")]
+    Queue(anyhow::Error),
     /// A peer address cannot be listened on.
     #[error("cannot listen for peers: {0} (--listen)")]
     Listen(#[from] NetError),
@@ -61,6 +67,7 @@ pub struct Relay {
     http_address: SocketAddr,
     site: Option<Site>,
     meeting: Meeting,
+    queue: Option<Queue>,
 }
 
 impl Relay {
@@ -79,21 +86,35 @@ impl Relay {
         let http = TcpListener::bind(address).await.map_err(failed)?;
         let http_address = http.local_addr().map_err(failed)?;
         let meeting = Meeting::bind(&keypair, &settings.listen, settings.external, Meter::new(settings.tap)).await?;
-        Ok(Self { http, http_address, site, meeting })
+        let registry = numbers::registry(meeting.stats());
+        let queue = match settings.queue {
+            Some(queue) => {
+                let base = format!("http://{http_address}");
+                Some(Queue::open(queue, settings.data.as_deref(), &base, registry).await.map_err(RelayError::Queue)?)
+            }
+            None => None,
+        };
+        Ok(Self { http, http_address, site, meeting, queue })
     }
 
-    /// Serves until `shutdown` completes, then closes everything within [`FAREWELL_TIME_MAX`].
+    /// Serves until `shutdown` completes, then closes everything within [`FAREWELL_TIME_MAX`], and the queue within
+    /// [`crate::limits::QUEUE_FAREWELL_TIME_MAX`].
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let whereabouts = Whereabouts { peer: self.peer(), addresses: self.meeting.addresses() };
-        let Self { http, site, meeting, .. } = self;
+        let Self { http, site, meeting, queue, .. } = self;
         let (order, ordered) = watch::channel(false);
-        let app = router(whereabouts, meeting.stats(), site);
+        let app = router(whereabouts, meeting.stats(), site, queue.as_ref().map(Queue::app));
+        let keeping = queue.map(|queue| queue.run(ordered.clone()));
         let mut until = ordered.clone();
         let until = async move {
             // An error means that the relay is being dropped, which is a shutdown as well.
             let _ = until.wait_for(|ordered| *ordered).await;
         };
-        let serving = axum::serve(Bounded::new(http), app).with_graceful_shutdown(until).into_future();
+        // Only behind a tap, though an empty one, does axum tell handlers the address of a listener that is not its own.
+        let listener = Bounded::new(http).tap_io(|_| ());
+        let serving = axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>())
+            .with_graceful_shutdown(until)
+            .into_future();
         let serving = async {
             match serving.await {
                 Ok(()) => (),
@@ -108,6 +129,10 @@ impl Relay {
         tokio::select! {
             ((), ()) = async { tokio::join!(serving, meeting.run(ordered)) } => (),
             () = ordering => (),
+        }
+        if let Some(keeping) = keeping {
+            order.send_replace(true);
+            keeping.end().await;
         }
     }
 

@@ -1,14 +1,18 @@
 //! Settings: flags win over the environment, the environment over the file, the file over the defaults.
 
+use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use libp2p::Multiaddr;
-use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
+use crate::command::Command;
 use crate::limits::CONFIG_BYTES_MAX;
 use crate::site;
 use crate::tap::Tap;
@@ -27,7 +31,7 @@ const LISTEN: [&str; 4] = [
 /// In place of a folder: no page.
 const NO_PAGE: &str = "none";
 
-const LOG: &str = "warn,relay=info";
+const LOG: &str = "warn,relay=info,service=info,store=info";
 
 /// What the relay runs with.
 #[derive(Clone, Debug)]
@@ -44,18 +48,37 @@ pub struct Settings {
     pub web: Option<PathBuf>,
     /// What is logged, as in `RUST_LOG`.
     pub log: String,
+    /// How it is written.
+    pub log_format: LogFormat,
+    /// The queue; `None` for a relay without one.
+    pub queue: Option<service::Settings>,
     /// A recorder of everything the relay sees, for tests.
     pub tap: Option<Tap>,
 }
 
-/// Introduces peers of a room to each other and carries the connections of those who cannot reach each other directly.
+/// How the log is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// An object a line, for programs.
+    Json,
+}
+
+/// Introduces peers of a room to each other, carries the connections of those who cannot reach each other directly, and keeps
+/// the queue of their jobs.
 ///
 /// Every setting is taken from the first of: its flag, its environment variable, the file given by --config, its default.
 #[derive(Clone, Debug, Default, Parser)]
-#[command(name = "manyhands-relay", version, after_help = EXAMPLES)]
+#[command(name = "manyhands-relay", version, after_help = EXAMPLES, subcommand_help_heading = "Commands (without one: run the relay)")]
 pub struct Flags {
-    /// TOML file with any of: http, listen, external_addresses, data, web, log.
-    #[arg(long, value_name = "FILE", env = "MANYHANDS_RELAY_CONFIG")]
+    /// What to do instead of running.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// TOML file with any of: http, listen, external_addresses, data, web, log, log_format, and the table [queue].
+    #[arg(long, value_name = "FILE", env = "MANYHANDS_RELAY_CONFIG", global = true)]
     pub config: Option<PathBuf>,
     /// Address and port of the HTTP API; port 0 picks a free one [default: 127.0.0.1:8080].
     #[arg(long, value_name = "ADDRESS:PORT", env = "MANYHANDS_RELAY_HTTP")]
@@ -67,17 +90,24 @@ pub struct Flags {
     /// Where others reach this relay, if that is not where it listens (behind NAT, in a container); may be repeated.
     #[arg(long, value_name = "MULTIADDR", env = "MANYHANDS_RELAY_EXTERNAL_ADDRESS", value_delimiter = ',')]
     pub external_address: Vec<Multiaddr>,
-    /// Folder that keeps the identity key [default: manyhands-relay in the user's data folder].
-    #[arg(long, value_name = "FOLDER", env = "MANYHANDS_RELAY_DATA")]
+    /// Folder that keeps the identity key and the queue [default: manyhands-relay in the user's data folder].
+    #[arg(long, value_name = "FOLDER", env = "MANYHANDS_RELAY_DATA", global = true)]
     pub data: Option<PathBuf>,
     /// Folder of the page to serve, or `none` [default: the folder `web` beside the program or one above, if it is there].
     #[arg(long, value_name = "FOLDER", env = "MANYHANDS_RELAY_WEB")]
     pub web: Option<PathBuf>,
-    /// What to log to standard error: error, warn, info, debug, trace, or module=level pairs [default: warn,relay=info].
+    /// What to log to standard error: error, warn, info, debug, trace, or module=level pairs [default: warn,relay=info,service=info,
+    /// store=info].
     #[arg(long, value_name = "FILTER", env = "MANYHANDS_RELAY_LOG")]
     pub log: Option<String>,
-    /// Print the first line, which tells the addresses, as JSON.
+    /// How the log is written [default: text].
+    #[arg(long, value_name = "FORMAT", env = "MANYHANDS_RELAY_LOG_FORMAT")]
+    pub log_format: Option<LogFormat>,
+    /// Keep no queue: introduce and carry only.
     #[arg(long)]
+    pub no_queue: bool,
+    /// Print the first line, which tells the addresses, as JSON; of a command, everything.
+    #[arg(long, global = true)]
     pub json: bool,
 }
 
@@ -93,10 +123,13 @@ Examples:
   The same from the environment:
     MANYHANDS_RELAY_EXTERNAL_ADDRESS=/dns4/relay.example/udp/4001/quic-v1 manyhands-relay
 
+  A token with which a friend may submit jobs to a room of the queue and do its jobs, for a day:
+    manyhands-relay token --room studio --user ada --can read,submit,work --ttl 1d
+
 Exit codes: 0 after SIGINT or SIGTERM, 2 when it cannot start (the reason is one line on standard error).";
 
 /// The configuration file.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ConfigFile {
     /// See [`Flags::http`].
@@ -111,6 +144,45 @@ pub struct ConfigFile {
     pub web: Option<PathBuf>,
     /// See [`Flags::log`].
     pub log: Option<String>,
+    /// See [`Flags::log_format`].
+    pub log_format: Option<LogFormat>,
+    /// The table of the queue, or `false` for none.
+    pub queue: Option<QueueChoice>,
+}
+
+/// Whether there is a queue, and which.
+#[derive(Clone, Debug, PartialEq)]
+pub enum QueueChoice {
+    /// None.
+    Off,
+    /// This one.
+    On(Box<service::Settings>),
+}
+
+impl<'de> Deserialize<'de> for QueueChoice {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ReadQueue)
+    }
+}
+
+/// Reads `queue = false`, `queue = true`, or the table `[queue]`, whose errors name its own keys.
+struct ReadQueue;
+
+impl<'de> Visitor<'de> for ReadQueue {
+    type Value = QueueChoice;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("false, true, or the table [queue]")
+    }
+
+    fn visit_bool<E: serde::de::Error>(self, is_on: bool) -> Result<QueueChoice, E> {
+        Ok(if is_on { QueueChoice::On(Box::default()) } else { QueueChoice::Off })
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<QueueChoice, A::Error> {
+        service::Settings::deserialize(MapAccessDeserializer::new(map))
+            .map(|settings| QueueChoice::On(Box::new(settings)))
+    }
 }
 
 /// Why the configuration file cannot be used.
@@ -145,7 +217,8 @@ impl Settings {
         ];
         let listen = listen.map(constant).to_vec();
         let http = SocketAddr::from(([127, 0, 0, 1], 0));
-        Self { http, listen, external: Vec::new(), data: None, web: None, log: LOG.to_owned(), tap: None }
+        let (log, log_format, queue) = (LOG.to_owned(), LogFormat::Text, Some(service::Settings::default()));
+        Self { http, listen, external: Vec::new(), data: None, web: None, log, log_format, queue, tap: None }
     }
 
     /// Reads the configuration file that the flags name, if any, and puts everything together.
@@ -170,7 +243,14 @@ impl Settings {
             None => default_web(),
         };
         let log = flags.log.or(file.log).unwrap_or_else(|| LOG.to_owned());
-        Self { http, listen, external, data, web, log, tap: None }
+        let log_format = flags.log_format.or(file.log_format).unwrap_or_default();
+        let queue = match file.queue {
+            _ if flags.no_queue => None,
+            Some(QueueChoice::Off) => None,
+            Some(QueueChoice::On(settings)) => Some(*settings),
+            None => Some(service::Settings::default()),
+        };
+        Self { http, listen, external, data, web, log, log_format, queue, tap: None }
     }
 }
 
@@ -244,6 +324,19 @@ mod tests {
     #[test]
     fn a_file_with_unknown_words_is_refused() {
         assert!(toml::from_str::<ConfigFile>("htp = \"127.0.0.1:1\"").is_err());
+        let error = toml::from_str::<ConfigFile>("[queue]\nbudget = 5").unwrap_err().to_string();
+        assert!(error.contains("budget") && error.contains("budgets"), "{error}");
+    }
+
+    #[test]
+    fn the_queue_is_on_unless_it_is_switched_off() {
+        let queue = |text: &str| Settings::resolve(Flags::default(), file(text)).queue;
+        assert_eq!(queue(""), Some(service::Settings::default()));
+        assert_eq!(queue("queue = false"), None);
+        assert_eq!(queue("queue = true"), queue(""));
+        assert!(queue("[queue]\nkill_switch = true").unwrap().kill_switch);
+        let flags = Flags { no_queue: true, ..Flags::default() };
+        assert_eq!(Settings::resolve(flags, file("[queue]\nkill_switch = true")).queue, None);
     }
 
     #[test]

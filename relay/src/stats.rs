@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use libp2p::PeerId;
 use serde::{Deserialize, Serialize};
+use service::api::QueueStats;
 
 /// What `GET /api/stats` says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +23,9 @@ pub struct Stats {
     pub bytes_out: u64,
     /// Seconds since the start.
     pub uptime_s: u64,
+    /// The queue, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<QueueStats>,
 }
 
 /// Keeps count of what libp2p reports as coming and going.

@@ -143,6 +143,7 @@ impl Meeting {
             bytes_in: self.meter.bytes_in(),
             bytes_out: self.meter.bytes_out(),
             uptime_s: self.started.elapsed().as_secs(),
+            queue: None,
         });
     }
 

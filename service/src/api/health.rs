@@ -6,7 +6,7 @@ use axum::http::{HeaderName, StatusCode, header};
 use axum::response::IntoResponse;
 use prometheus_client::encoding::text::encode;
 use queue::JobId;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tracing::error;
 use utoipa::ToSchema;
 
@@ -31,7 +31,7 @@ pub(crate) struct Health {
 }
 
 /// Jobs of all rooms, by status, and who listens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct QueueStats {
     /// Jobs that wait.
     pub queued: u64,

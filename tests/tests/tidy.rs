@@ -17,7 +17,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("net", &["protocol"]),
     ("node", &["protocol", "coordinator", "sampler", "net", "compute"]),
     ("wasm", &["protocol", "coordinator", "sampler", "net", "node"]),
-    ("relay", &["protocol", "coordinator", "net", "node", "queue", "service", "store"]),
+    ("relay", &["protocol", "coordinator", "net", "node", "queue", "runpod", "service", "store"]),
     ("queue", &["protocol"]),
     ("store", &["queue"]),
     ("runpod", &["queue"]),

@@ -31,6 +31,8 @@ pub(crate) struct Errand {
     /// `None` if the endpoint is not configured any more: nobody can be asked then.
     pub desk: Option<Arc<Desk>>,
     pub attempt: Attempt,
+    /// Whether another relay, or this one in an earlier life, began it.
+    pub is_adopted: bool,
     reins: Reins,
     _seat: Option<Seat>,
     shutdown: watch::Receiver<bool>,
@@ -82,14 +84,14 @@ impl Errand {
             }
         };
         debug!(job = %job.id, attempt = attempt.key.number, hold = %attempt.hold, "held");
-        Self { app, desk: Some(desk), attempt, reins, _seat: Some(seat), shutdown }.run().await;
+        Self { app, desk: Some(desk), attempt, is_adopted: false, reins, _seat: Some(seat), shutdown }.run().await;
     }
 
     /// Goes on with an attempt that nobody drives.
     pub async fn resume(app: App, attempt: Attempt, reins: Reins, shutdown: watch::Receiver<bool>) {
         let desk = app.cloud.desk(&attempt.endpoint).map(Arc::clone);
         let seat = desk.as_ref().map(|desk| desk.seat_of_old());
-        Self { app, desk, attempt, reins, _seat: seat, shutdown }.run().await;
+        Self { app, desk, attempt, is_adopted: true, reins, _seat: seat, shutdown }.run().await;
     }
 
     async fn run(mut self) {

@@ -46,17 +46,20 @@ pub(crate) async fn conclude(
         }
         End::Cancelled => "it was called off".to_owned(),
     };
-    // What its user called off is nobody's fault; what this relay called off was too late.
-    if is_wanted || !is_called_off {
+    let is_unclaimed = errand.attempt.claims && errand.attempt.state != AttemptState::Claimed;
+    // A worker that found no relay to ask, while there was none, gave up before it began: the job may be done by another.
+    let found_nobody = errand.is_adopted && is_unclaimed;
+    // What its user called off is nobody's fault, what this relay called off was too late; and what was under way while there
+    // was no relay may have failed because of that.
+    if (is_wanted || !is_called_off) && !errand.is_adopted {
         desk.fail(store, Fault::Failure, errand.now()).await;
     }
     warn!(job = %errand.attempt.key.job, endpoint = %desk.rules.name, reason, "an attempt of the cloud failed");
     // What was called off before a worker claimed it never ran, and its claim would be refused from now on.
-    let is_unclaimed = errand.attempt.claims && errand.attempt.state != AttemptState::Claimed;
     let never_ran = status.status == runpod::Status::Cancelled && is_called_off && is_unclaimed;
     let execution = status.execution.or(never_ran.then_some(Duration::ZERO));
     errand.step(Step::Fail { reason, execution }).await?;
-    Ok(errand.failed())
+    Ok(if found_nobody { Outcome::HandedBack } else { errand.failed() })
 }
 
 /// The outcome of an attempt that was done when its relay died, before the job was: its result is fetched once more.

@@ -36,6 +36,28 @@ pub fn install_for_rough_network() {
     }
 }
 
+/// Has what the tests of the queue need installed: a Postgres server, and what the clients and workers of others run on.
+pub fn install_for_queue() {
+    const NEEDED: [(&str, &[&str]); 6] = [
+        ("python3", &["python3", "python3-venv"]),
+        ("node", &["nodejs"]),
+        ("npm", &["npm"]),
+        ("psql", &["postgresql"]),
+        ("curl", &["curl"]),
+        ("jq", &["jq"]),
+    ];
+    let missing = NEEDED.iter().filter(|(program, _)| in_path(Path::new(program)).is_none());
+    let packages: Vec<&str> = missing.flat_map(|(_, packages)| packages.iter().copied()).collect();
+    if packages.is_empty() {
+        return;
+    }
+    eprintln!("== installing {}", packages.join(" "));
+    // One by one if not together: what one system calls otherwise keeps no other from being installed.
+    if !install(&packages) && !packages.iter().fold(true, |all, package| install(&[package]) && all) {
+        eprintln!("== not all can be installed; tests that need them say what they skip");
+    }
+}
+
 /// The path of a program, looked up in PATH unless it is a path already.
 pub fn in_path(program: &Path) -> Option<PathBuf> {
     if program.components().count() > 1 {

@@ -47,6 +47,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
             tests.env(web::BUILT, web::build(&programs, Quality::Dev, None)?);
         }
         packages::install_for_rough_network();
+        packages::install_for_queue();
         step("tests", tests.args(["test", "--quiet", "--workspace", "--no-fail-fast"]))?;
     }
     eprintln!("== all passed in {} s", began.elapsed().as_secs());

@@ -2,6 +2,8 @@
 
 #[cfg(target_arch = "wasm32")]
 pub mod api;
+#[cfg(target_arch = "wasm32")]
+mod fetch;
 pub mod page;
 pub mod session;
 pub mod words;

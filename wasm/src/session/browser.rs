@@ -1,7 +1,6 @@
 //! The session as a page holds it: joins a room, takes wishes, tells news.
 
 mod engine;
-mod fetch;
 mod inner;
 mod listener;
 mod relay;
@@ -19,6 +18,7 @@ use wasm_bindgen_futures::spawn_local;
 
 use self::inner::Inner;
 use self::listener::Listener;
+use crate::fetch;
 use crate::session::order::{made_up_name, sentence, shown_name};
 use crate::words::probe::{Measured, Probe};
 use crate::words::{EngineState, News, Options, Wish};

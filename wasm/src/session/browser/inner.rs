@@ -12,7 +12,7 @@ use wasm_bindgen_futures::spawn_local;
 use web_sys::RequestCache;
 use web_time::Instant;
 
-use super::fetch;
+use crate::fetch;
 use crate::session::board::Board;
 use crate::session::order::{self, CARD_BYTES_MAX, Checked, Model};
 use crate::session::status::Standing;

@@ -9,8 +9,8 @@ use node::meeting::{self, ANSWER_BYTES_MAX, ANSWER_TIME_MAX, Means};
 use protocol::RoomLink;
 use web_sys::RequestCache;
 
-use super::fetch;
 use super::inner::Inner;
+use crate::fetch;
 use crate::session::order::sentence;
 
 /// Pauses between two attempts.

@@ -7,7 +7,7 @@ use wasm_bindgen::closure::Closure;
 use wasm_bindgen::{JsCast, JsValue};
 use web_sys::{Blob, BlobPropertyBag, ErrorEvent, Event, MessageEvent, Url, WorkerOptions, WorkerType};
 
-use super::fetch::words;
+use crate::fetch::words;
 use crate::words::EngineChoice;
 
 /// What the Worker says.

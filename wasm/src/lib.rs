@@ -5,6 +5,7 @@ pub mod api;
 #[cfg(target_arch = "wasm32")]
 mod fetch;
 pub mod page;
+pub mod queue;
 pub mod session;
 pub mod words;
 

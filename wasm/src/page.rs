@@ -5,6 +5,7 @@
 
 pub mod form;
 pub mod history;
+pub mod jobs;
 #[cfg(test)]
 mod markup;
 pub mod plain;

@@ -4,6 +4,7 @@ use protocol::Size;
 use protocol::limits::{GUIDANCE_MAX, PROMPT_BYTES_MAX, SIDE_PIXELS_MAX, STEPS_MAX};
 use serde::{Deserialize, Serialize};
 
+use crate::queue::Offer;
 use crate::words::Recipe;
 
 /// Pictures asked for at once: more belongs to a script.
@@ -27,6 +28,10 @@ pub struct Form {
     pub seed: String,
     /// Pictures, one after the other.
     pub count: String,
+    /// Whether it goes through the relay's queue, where there is one.
+    pub is_high: bool,
+    /// The type of a job that does.
+    pub kind: String,
 }
 
 /// Names a field, to point at it.
@@ -68,6 +73,8 @@ impl Default for Form {
             guidance: String::new(),
             seed: String::new(),
             count: "1".into(),
+            is_high: false,
+            kind: String::new(),
         };
         form.fill(&Recipe::default());
         form
@@ -88,50 +95,43 @@ impl Form {
 
     /// The recipes asked for, with consecutive seeds from the given one or, if the field is empty, from `random`.
     pub fn recipes(&self, random: u64) -> Result<Vec<Recipe>, Complaint> {
-        let complain = |field, text: &str| Complaint { field, text: text.into() };
-        if self.prompt.trim().is_empty() {
-            return Err(complain(Field::Prompt, "Say what to paint, for example “mountains at sunset with a lake”."));
-        }
-        for (field, text) in [(Field::Prompt, &self.prompt), (Field::Negative, &self.negative)] {
-            if text.len() > PROMPT_BYTES_MAX {
-                let text =
-                    format!("This text has {} bytes and at most {PROMPT_BYTES_MAX} are read; shorten it.", text.len());
-                return Err(Complaint { field, text });
-            }
-        }
+        self.check_words(PROMPT_BYTES_MAX)?;
         let size = self.size()?;
         let steps = whole(&self.steps, STEPS_MAX).ok_or_else(|| Complaint {
             field: Field::Steps,
             text: format!("Steps are a whole number from 1 to {STEPS_MAX}."),
         })?;
-        let count = whole(&self.count, COUNT_MAX).ok_or_else(|| Complaint {
-            field: Field::Count,
-            text: format!("Pictures are a whole number from 1 to {COUNT_MAX}."),
-        })?;
+        let seeds = self.seeds(random)?;
         let guidance: f32 = self.guidance.trim().replace(',', ".").parse().unwrap_or(f32::NAN);
         if !(0.0..=GUIDANCE_MAX).contains(&guidance) {
             let text = format!("Guidance is a number from 0 to {GUIDANCE_MAX}.");
             return Err(Complaint { field: Field::Guidance, text });
         }
-        let seed = match self.seed.trim() {
-            "" => random,
-            text => text.parse().map_err(|_| {
-                complain(
-                    Field::Seed,
-                    "A seed is a whole number from 0 to 18446744073709551615, or empty for a random one.",
-                )
-            })?,
-        };
-        let recipe = |index| Recipe {
+        let recipe = |seed| Recipe {
             prompt: self.prompt.trim().into(),
             negative: self.negative.trim().into(),
             width: size.width,
             height: size.height,
             steps,
             guidance,
-            seed: Some(seed.wrapping_add(index)),
+            seed: Some(seed),
         };
-        Ok((0..u64::from(count)).map(recipe).collect())
+        Ok(seeds.into_iter().map(recipe).collect())
+    }
+
+    /// The recipes asked for of a job type, which decides all but words and seeds.
+    pub fn recipes_of(&self, offer: &Offer, random: u64) -> Result<Vec<Recipe>, Complaint> {
+        self.check_words(offer.prompt_bytes_max.min(PROMPT_BYTES_MAX))?;
+        let recipe = |seed| Recipe {
+            prompt: self.prompt.trim().into(),
+            negative: self.negative.trim().into(),
+            width: offer.width,
+            height: offer.height,
+            steps: offer.steps,
+            guidance: offer.guidance,
+            seed: Some(seed),
+        };
+        Ok(self.seeds(random)?.into_iter().map(recipe).collect())
     }
 
     /// The size, if it is one: which multiples the model needs is the session's to say.
@@ -145,6 +145,36 @@ impl Form {
                 Complaint { field: Field::Size, text }
             },
         )
+    }
+
+    fn check_words(&self, bytes_max: usize) -> Result<(), Complaint> {
+        if self.prompt.trim().is_empty() {
+            let text = "Say what to paint, for example “mountains at sunset with a lake”.".to_owned();
+            return Err(Complaint { field: Field::Prompt, text });
+        }
+        for (field, text) in [(Field::Prompt, &self.prompt), (Field::Negative, &self.negative)] {
+            if text.len() > bytes_max {
+                let text = format!("This text has {} bytes and at most {bytes_max} are read; shorten it.", text.len());
+                return Err(Complaint { field, text });
+            }
+        }
+        Ok(())
+    }
+
+    /// One seed for each picture, counted on from the given one or, if the field is empty, from `random`.
+    fn seeds(&self, random: u64) -> Result<Vec<u64>, Complaint> {
+        let count = whole(&self.count, COUNT_MAX).ok_or_else(|| Complaint {
+            field: Field::Count,
+            text: format!("Pictures are a whole number from 1 to {COUNT_MAX}."),
+        })?;
+        let first: u64 = match self.seed.trim() {
+            "" => random,
+            text => text.parse().map_err(|_| Complaint {
+                field: Field::Seed,
+                text: "A seed is a whole number from 0 to 18446744073709551615, or empty for a random one.".to_owned(),
+            })?,
+        };
+        Ok((0..u64::from(count)).map(|index| first.wrapping_add(index)).collect())
     }
 }
 
@@ -199,6 +229,29 @@ mod tests {
             assert_eq!(complaint.field, field, "{form:?}");
             assert!(complaint.text.ends_with('.') && complaint.text.len() > 20);
         }
+    }
+
+    #[test]
+    fn a_job_type_decides_all_but_words_and_seeds() {
+        let offer = Offer {
+            kind: "sdxl".into(),
+            label: "SDXL".into(),
+            is_high: true,
+            width: 1024,
+            height: 768,
+            steps: 25,
+            guidance: 7.5,
+            expected_s: 8.0,
+            prompt_bytes_max: 10,
+            is_ready: true,
+            note: String::new(),
+        };
+        let asked =
+            Form { size: "nonsense".into(), steps: String::new(), count: "2".into(), seed: "5".into(), ..form() };
+        let recipes = asked.recipes_of(&offer, 0).unwrap();
+        assert_eq!((recipes[1].width, recipes[1].height, recipes[1].steps, recipes[1].seed), (1024, 768, 25, Some(6)));
+        let long = Form { prompt: "x".repeat(11), ..asked };
+        assert_eq!(long.recipes_of(&offer, 0).unwrap_err().field, Field::Prompt);
     }
 
     #[test]

@@ -4,11 +4,12 @@ const HTML: &str = include_str!("../../web/index.html");
 
 const SCRIPTS: [&str; 2] = [include_str!("../../web/boot.js"), include_str!("../../web/sw.js")];
 
-const VIEW: [&str; 6] = [
+const VIEW: [&str; 7] = [
     include_str!("view.rs"),
     include_str!("view/here.rs"),
     include_str!("view/listen.rs"),
     include_str!("view/places.rs"),
+    include_str!("view/queue.rs"),
     include_str!("view/recent.rs"),
     include_str!("view/stage.rs"),
 ];
@@ -66,6 +67,15 @@ fn every_hook_that_scripts_and_tests_rely_on_is_there_once() {
         "room-error",
         "copy-link",
         "eta",
+        "quality-quick",
+        "quality-high",
+        "kind",
+        "jobs",
+        "job",
+        "job-cancel",
+        "job-again",
+        "job-dismiss",
+        "queue-line",
     ];
     for hook in hooks {
         let found = tags().into_iter().filter(|(_, tag)| value(tag, "data-testid") == Some(hook)).count();
@@ -126,6 +136,7 @@ fn every_place_that_the_view_names_is_there() {
         "shown",
         "disabled",
         "checked",
+        "is_checked",
         "value",
         "value_unless_edited",
         "read",

@@ -1,6 +1,7 @@
 //! Joins the three: events and news in, [`update`], effects out, and the view after each round.
 
 mod address;
+mod queue;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -14,6 +15,7 @@ use super::history::{Database, StoreError};
 use super::state::{Copied, Picture, State};
 use super::update::{Effect, Msg, update};
 use super::view::{Pictures, View};
+use crate::queue::Desk;
 use crate::session::Session;
 use crate::words::{News, Options, Wish};
 
@@ -36,6 +38,8 @@ struct Page {
     is_busy: Cell<bool>,
     session: RefCell<Held>,
     database: RefCell<Option<Database>>,
+    /// Where the present room's queue is asked.
+    desk: RefCell<Option<Rc<Desk>>>,
 }
 
 /// The session, or the wishes that wait for it.
@@ -60,6 +64,7 @@ pub fn page_open() {
         is_busy: Cell::new(false),
         session: RefCell::new(Held::Waiting(VecDeque::new())),
         database: RefCell::new(None),
+        desk: RefCell::new(None),
     });
     PAGE.set(Some(Rc::clone(&page)));
     let heard = Rc::clone(&page);
@@ -116,8 +121,11 @@ impl Page {
             Effect::Remember(remembered) => address::remember(&self.window, &remembered),
             Effect::KeepForm(form) => address::keep_form(&self.window, &form),
             Effect::KeepUnderway(underway) => address::keep_underway(&self.window, underway.as_ref()),
-            Effect::KeepPicture(picture, png) => {
-                let Some(blob) = Pictures::blob(&png) else { return };
+            Effect::OpenQueue { generation, link, room } => queue::open(self, generation, &link, &room),
+            Effect::Ask { generation, request, after_ms } => queue::ask(self, generation, request, after_ms),
+            Effect::KeepJobs { room, jobs } => address::keep_jobs(&self.window, &room, &jobs),
+            Effect::KeepPicture(picture, file) => {
+                let Some(blob) = Pictures::blob(&file, picture.file.mime()) else { return };
                 self.view.borrow_mut().pictures.hold(&picture.id, blob.clone());
                 spawn_local(keep(Rc::clone(self), *picture, blob));
             }

@@ -37,6 +37,8 @@ pub struct Start {
     pub save_data: bool,
     /// Whether the page is hidden.
     pub hidden: bool,
+    /// A random name of this opening of the page, of letters and digits: what it asks of a queue begins with it.
+    pub visit: String,
 }
 
 /// What a browser remembers from visit to visit.
@@ -70,6 +72,9 @@ pub struct Settings {
     pub stun: String,
     /// Whether the person asked the browser to save data.
     pub save_data: bool,
+    /// A random name of this opening of the page.
+    #[serde(skip)]
+    pub visit: String,
 }
 
 impl Settings {
@@ -96,8 +101,8 @@ impl Settings {
         };
         let relayed_only = value("relayed").is_some_and(is_yes);
         let stun = value("stun").unwrap_or_default().to_owned();
-        let (base, save_data) = (start.base.clone(), start.save_data);
-        (Self { base, relay, remembered, engine, relayed_only, stun, save_data }, complaint)
+        let (base, save_data, visit) = (start.base.clone(), start.save_data, start.visit.clone());
+        (Self { base, relay, remembered, engine, relayed_only, stun, save_data, visit }, complaint)
     }
 
     /// Whether to lend: as the person said; else in a room, because a room's link asks for a hand, unless data is saved.

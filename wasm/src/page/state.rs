@@ -5,7 +5,9 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 
 use super::form::{Field, Form};
+use super::jobs::{Origin, Queue};
 use super::settings::Settings;
+use crate::queue::PictureKind;
 use crate::words::{EngineState, LinkState, Peer, Recipe, Share};
 
 /// What the page shows. Only [`super::update`] changes it; only the view reads it.
@@ -31,6 +33,8 @@ pub struct State {
     pub form: Form,
     /// The field that the error is about.
     pub field_at_fault: Option<Field>,
+    /// The relay's queue, and the person's jobs in it.
+    pub queue: Queue,
     /// The picture being painted.
     pub painting: Option<Painting>,
     /// Pictures to be painted after it.
@@ -138,9 +142,9 @@ pub struct Preview {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Picture {
-    /// SHA-256 of its pixels, hexadecimal: the same picture painted twice is one.
+    /// SHA-256 of its pixels, or of its file if it went through a queue, hexadecimal: the same picture painted twice is one.
     pub id: String,
-    /// SHA-256 of the final latent, hexadecimal.
+    /// SHA-256 of the final latent, hexadecimal; empty if it went through a queue.
     pub latent_sha256: String,
     /// The recipe, with its seed.
     pub recipe: Recipe,
@@ -156,8 +160,14 @@ pub struct Picture {
     pub took_ms: u64,
     /// When it was finished, in milliseconds since 1970.
     pub when_ms: u64,
-    /// Bytes of its PNG.
+    /// Bytes of its file.
     pub bytes: u64,
+    /// What kind of file that is.
+    #[serde(default)]
+    pub file: PictureKind,
+    /// Where it came from, if it went through a queue.
+    #[serde(default)]
+    pub origin: Option<Origin>,
 }
 
 /// A picture under way, as the tab remembers it over a reload.
@@ -220,6 +230,7 @@ impl State {
             peers: Vec::new(),
             form: Form::default(),
             field_at_fault: None,
+            queue: Queue::default(),
             painting: None,
             waiting: VecDeque::new(),
             batch: 0,

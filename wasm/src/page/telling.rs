@@ -1,12 +1,11 @@
 //! What the page says, from what it knows: every sentence that is made of more than one fact.
 
+pub mod queue;
+
+use super::jobs::Stage;
 use super::plain::plain;
 use super::state::{Activity, Copied, Painting, Picture, State, Underway};
 use crate::words::{LinkState, Peer, Recipe, Share};
-
-/// Why the better quality cannot be chosen.
-pub const HIGH_IS_MISSING: &str =
-    "High needs a larger model on a rented GPU, which this version cannot call yet; quick is painted by the room.";
 
 /// Characters of a prompt inside a sentence.
 const PROMPT_CHARACTERS_MAX: usize = 80;
@@ -22,6 +21,9 @@ pub fn title(state: &State) -> String {
 /// What stands on the empty canvas.
 pub fn blank(state: &State) -> &'static str {
     match state.activity() {
+        Activity::Starting | Activity::Idle if state.queue.open().next().is_some() => {
+            "It waits in the relay's queue.\nThe picture comes here when it is done."
+        }
         Activity::Planning => "Asking the room who can help …",
         Activity::Painting => "The first look comes with the first step …",
         Activity::Starting | Activity::Idle if state.room.is_some() => {
@@ -47,7 +49,12 @@ pub fn progress(painting: &Painting) -> String {
 
 /// How long it still takes; empty while nobody can say.
 pub fn eta(painting: &Painting) -> String {
-    match painting.eta_s {
+    left(painting.eta_s)
+}
+
+/// A time that is left, in words; empty if nobody can say.
+fn left(eta_s: Option<f32>) -> String {
+    match eta_s {
         None => String::new(),
         Some(seconds) if seconds < 1.0 => "almost done".into(),
         Some(seconds) if seconds < 90.0 => format!("about {} s left", seconds.ceil()),
@@ -58,7 +65,9 @@ pub fn eta(painting: &Painting) -> String {
 
 /// What is read aloud: quarters, the end, and errors elsewhere; every per cent would be a flood.
 pub fn aloud(state: &State) -> String {
+    let newest = state.queue.jobs.first().filter(|job| job.stage != Stage::Shown);
     match (&state.painting, state.picture()) {
+        (None, _) if newest.is_some() => newest.map(queue::aloud).unwrap_or_default(),
         (Some(painting), _) if painting.is_planned => {
             format!("Painting, {} percent", percent(painting.fraction) / 25 * 25)
         }
@@ -70,6 +79,10 @@ pub fn aloud(state: &State) -> String {
 
 /// Who painted the shown picture and how long it took.
 pub fn credits(picture: &Picture) -> String {
+    let seed = picture.recipe.seed.map(|seed| format!(" Seed {seed}.")).unwrap_or_default();
+    if let Some(origin) = &picture.origin {
+        return format!("{}{seed}", queue::credits(origin, picture.took_ms));
+    }
     let workers: Vec<_> = picture.workers.iter().filter(|worker| worker.units > 0).map(credit).collect();
     let seconds = picture.took_ms as f64 / 1000.0;
     let by = match workers.as_slice() {
@@ -82,7 +95,6 @@ pub fn credits(picture: &Picture) -> String {
         1 => "; 1 unit was painted again".into(),
         several => format!("; {several} units were painted again"),
     };
-    let seed = picture.recipe.seed.map(|seed| format!(" Seed {seed}.")).unwrap_or_default();
     format!("Painted in {seconds:.1} s{by}{again}.{seed}")
 }
 
@@ -147,7 +159,8 @@ pub fn copy_label(what: Copied, copied: Option<Copied>) -> &'static str {
 }
 
 /// A file name that any system takes: the prompt's first words and the seed.
-pub fn file_name(recipe: &Recipe) -> String {
+pub fn file_name(picture: &Picture) -> String {
+    let (recipe, ending) = (&picture.recipe, picture.file.ending());
     let words: String = recipe
         .prompt
         .chars()
@@ -157,8 +170,8 @@ pub fn file_name(recipe: &Recipe) -> String {
     let words = words.split('-').filter(|word| !word.is_empty()).collect::<Vec<_>>().join("-");
     let words = if words.is_empty() { "picture".into() } else { words.to_lowercase() };
     match recipe.seed {
-        Some(seed) => format!("manyhands-{words}-{seed}.png"),
-        None => format!("manyhands-{words}.png"),
+        Some(seed) => format!("manyhands-{words}-{seed}.{ending}"),
+        None => format!("manyhands-{words}.{ending}"),
     }
 }
 
@@ -191,6 +204,7 @@ fn capitalised(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::queue::PictureKind;
 
     fn picture() -> Picture {
         let share =
@@ -206,6 +220,8 @@ mod tests {
             took_ms: 3210,
             when_ms: 0,
             bytes: 1,
+            file: PictureKind::Png,
+            origin: None,
         }
     }
 
@@ -225,7 +241,10 @@ mod tests {
 
     #[test]
     fn a_file_name_holds_no_path() {
-        let named = |prompt: &str| file_name(&Recipe { prompt: prompt.into(), seed: Some(7), ..Recipe::default() });
+        let named = |prompt: &str| {
+            let recipe = Recipe { prompt: prompt.into(), seed: Some(7), ..Recipe::default() };
+            file_name(&Picture { recipe, ..picture() })
+        };
         assert_eq!(named("A lake, at night"), "manyhands-a-lake-at-night-7.png");
         assert_eq!(named("../../etc/passwd\0\u{202e}gpj"), "manyhands-etc-passwd-gpj-7.png");
         assert_eq!(named("<>:\"/\\|?*"), "manyhands-picture-7.png");

@@ -1,17 +1,20 @@
 //! The one function that changes the state: a message in, effects out.
 
 mod painting;
+mod queue;
 mod rooms;
 
 use std::collections::VecDeque;
 
 use super::form::{Field, Form};
 use super::history::surplus;
+use super::jobs::Kept;
 use super::plain::{plain, plain_lines};
 use super::settings::{self, NAME_CHARACTERS_MAX, Remembered, Start};
 use super::state::{Copied, Engine, Link, Picture, Remark, SessionState, State, Underway};
 use super::telling;
-use crate::words::{News, Options, Peer, Wish};
+use crate::queue::{Answer, PictureKind, Request, Trouble};
+use crate::words::{News, Options, Peer, Recipe, Wish};
 
 /// Characters of one sentence from elsewhere.
 pub(super) const SENTENCE_CHARACTERS_MAX: usize = 400;
@@ -82,6 +85,16 @@ pub enum Msg {
     PaintGone(u64),
     /// Forget it.
     ForgetGone,
+    /// The desk of the room's queue is open, in the session of this generation; with what is remembered of jobs there.
+    QueueOpened(u32, Vec<Kept>),
+    /// What was asked of the queue is answered, at this many milliseconds since 1970.
+    Answered(u32, Box<Request>, Box<Result<Answer, Trouble>>, u64),
+    /// Call a job off.
+    CancelJob(String),
+    /// Ask once more for a job that failed.
+    RepeatJob(String),
+    /// Take a job that is at its end off the page.
+    DismissJob(String),
     /// The person has read a remark.
     Dismiss(u32),
     /// The browser has something to say.
@@ -115,6 +128,31 @@ pub enum Effect {
     KeepForm(Form),
     /// Remember the picture under way over a reload.
     KeepUnderway(Option<Underway>),
+    /// Open the desk of the queue of this room, and tell what is remembered of jobs there.
+    OpenQueue {
+        /// The session's number.
+        generation: u32,
+        /// The room's link.
+        link: String,
+        /// The room's name in the queue.
+        room: String,
+    },
+    /// Ask the relay's queue.
+    Ask {
+        /// The session's number.
+        generation: u32,
+        /// What.
+        request: Request,
+        /// After this pause.
+        after_ms: u32,
+    },
+    /// Remember the person's jobs in this room's queue over a reload.
+    KeepJobs {
+        /// The room's name in the queue.
+        room: String,
+        /// What to remember of each.
+        jobs: Vec<Kept>,
+    },
     /// Keep a picture.
     KeepPicture(Box<Picture>, Vec<u8>),
     /// Forget pictures.
@@ -136,7 +174,8 @@ pub fn update(state: &mut State, msg: Msg) -> Vec<Effect> {
         Msg::Told(..) => Vec::new(),
         Msg::Edited(form) => edited(state, form),
         Msg::Paint(form, random) => painting::paint(state, form, random),
-        Msg::Cancel => painting::cancel(state),
+        Msg::Cancel if state.painting.is_some() || !state.waiting.is_empty() => painting::cancel(state),
+        Msg::Cancel => queue::cancel_newest(state),
         Msg::ReuseSeed => reuse_seed(state),
         Msg::Recall => match state.picture().cloned() {
             Some(picture) => recall(state, &picture),
@@ -173,7 +212,7 @@ pub fn update(state: &mut State, msg: Msg) -> Vec<Effect> {
         }
         Msg::Hidden(hidden) => {
             state.hidden = hidden;
-            pause_or_go_on(state).into_iter().collect()
+            pause_or_go_on(state).into_iter().chain(queue::watch(state)).collect()
         }
         Msg::CopyLink => state.room.clone().map(|link| Effect::Copy(Copied::Link, link)).into_iter().collect(),
         Msg::CopyRecipe => {
@@ -193,6 +232,13 @@ pub fn update(state: &mut State, msg: Msg) -> Vec<Effect> {
             state.gone = None;
             vec![Effect::KeepUnderway(None)]
         }
+        Msg::QueueOpened(generation, kept) => queue::opened(state, generation, kept),
+        Msg::Answered(generation, request, answer, now_ms) => {
+            queue::answered(state, generation, *request, *answer, now_ms)
+        }
+        Msg::CancelJob(key) => queue::cancel(state, &key),
+        Msg::RepeatJob(key) => queue::repeat(state, &key),
+        Msg::DismissJob(key) => queue::dismiss(state, &key),
         Msg::Dismiss(id) => {
             state.remarks.retain(|remark| remark.id != id);
             Vec::new()
@@ -233,6 +279,8 @@ fn told(state: &mut State, news: News, now_ms: u64) -> Vec<Effect> {
                 took_ms,
                 when_ms: now_ms,
                 bytes: png.len() as u64,
+                file: PictureKind::Png,
+                origin: None,
             };
             return painting::painted(state, picture, png);
         }
@@ -250,8 +298,10 @@ fn edited(state: &mut State, form: Form) -> Vec<Effect> {
     if state.field_at_fault.take().is_some() {
         state.error = None;
     }
+    let is_turned_to = form.is_high && !state.form.is_high;
     state.form = form.clone();
-    vec![Effect::KeepForm(form)]
+    let offers = if is_turned_to { queue::look_round(state) } else { None };
+    [Some(Effect::KeepForm(form)), offers, queue::watch(state)].into_iter().flatten().collect()
 }
 
 fn reuse_seed(state: &mut State) -> Vec<Effect> {
@@ -261,7 +311,19 @@ fn reuse_seed(state: &mut State) -> Vec<Effect> {
 }
 
 fn recall(state: &mut State, picture: &Picture) -> Vec<Effect> {
-    state.form.fill(&picture.recipe);
+    match &picture.origin {
+        // The type decides the rest, and what the room paints at once is another matter.
+        Some(origin) => {
+            let Recipe { prompt, negative, seed, .. } = picture.recipe.clone();
+            let seed = seed.map(|seed| seed.to_string()).unwrap_or_default();
+            state.form =
+                Form { prompt, negative, seed, is_high: true, kind: origin.kind.clone(), ..state.form.clone() };
+        }
+        None => {
+            state.form.fill(&picture.recipe);
+            state.form.is_high = false;
+        }
+    }
     state.field_at_fault = None;
     vec![Effect::KeepForm(state.form.clone())]
 }
@@ -271,7 +333,11 @@ fn drop_pictures(state: &mut State, ids: Vec<String>) -> Vec<Effect> {
     if state.picture().is_none() {
         state.shown = None;
     }
-    if ids.is_empty() { Vec::new() } else { vec![Effect::DropPictures(ids)] }
+    if ids.is_empty() {
+        return Vec::new();
+    }
+    let jobs = queue::forget(state, &ids);
+    jobs.into_iter().chain([Effect::DropPictures(ids)]).collect()
 }
 
 /// Pictures of this visit stay before those of earlier ones.

@@ -7,6 +7,7 @@ mod here;
 mod listen;
 mod pictures;
 mod places;
+mod queue;
 mod recent;
 mod stage;
 
@@ -17,6 +18,7 @@ use super::qr;
 use super::state::{Activity, Copied, State};
 use super::telling;
 use crate::words::{EngineState, LinkState};
+pub use listen::random_name;
 pub use pictures::Pictures;
 use places::Places;
 
@@ -50,6 +52,7 @@ impl View {
         self.show_room(state);
         self.show_device(state);
         here::show(&self.places, state);
+        queue::show(&self.places, state);
         recent::show(&self.places, &self.pictures, state);
         recent::show_remarks(&self.places, state);
         stage::show(&self.places, &self.pictures, state, &mut self.drawn);
@@ -79,7 +82,7 @@ impl View {
 
     fn show_form(&self, state: &State) {
         let places = &self.places;
-        let Form { prompt, negative, size, steps, guidance, seed, count } = &state.form;
+        let Form { prompt, negative, size, steps, guidance, seed, count, .. } = &state.form;
         places.value("prompt-field", prompt);
         places.value("negative-field", negative);
         places.value("size-field", size);
@@ -94,11 +97,11 @@ impl View {
             places.attribute(field_id(field), "aria-invalid", at_fault);
             places.attribute(field_id(field), "aria-errormessage", at_fault.map(|_| "error"));
         }
-        places.text("quality-note", telling::HIGH_IS_MISSING);
         // Until this module runs, a click would submit the form as browsers did of old.
         places.disabled("paint", false);
         places.disabled("reuse-seed", state.last_seed().is_none());
-        places.disabled("cancel", state.painting.is_none());
+        let can_cancel = state.queue.jobs.iter().any(|job| job.stage.can_cancel());
+        places.disabled("cancel", state.painting.is_none() && !can_cancel);
     }
 
     fn show_room(&mut self, state: &State) {

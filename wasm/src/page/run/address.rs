@@ -9,15 +9,20 @@ use wasm_bindgen::{JsCast, JsValue};
 use web_sys::{Storage, Url, Window};
 
 use crate::page::form::Form;
+use crate::page::jobs::{JOBS_MAX, Kept};
 use crate::page::settings::{Remembered, Start};
 use crate::page::state::Underway;
+use crate::page::view::random_name;
 
 const REMEMBERED: &str = "manyhands";
 const FORM: &str = "manyhands-form";
 const UNDERWAY: &str = "manyhands-underway";
 
-/// Longest entry read back: two prompts of 4 KiB, escaped.
-const ENTRY_BYTES_MAX: usize = 64 * 1024;
+/// Each room's jobs stand under this and the room's name in its queue.
+const JOBS: &str = "manyhands-queue-";
+
+/// Longest entry read back: two prompts of 4 KiB, escaped, of as many jobs as a page has.
+const ENTRY_BYTES_MAX: usize = JOBS_MAX * 64 * 1024;
 
 /// What the page finds when it opens.
 pub fn start(window: &Window) -> Start {
@@ -29,6 +34,7 @@ pub fn start(window: &Window) -> Start {
         underway: read(session(window), UNDERWAY),
         save_data: saves_data(window),
         hidden: document.is_some_and(|document| document.hidden()),
+        visit: random_name(),
         ..Start::default()
     };
     if let Ok(url) = Url::new(&href) {
@@ -69,6 +75,15 @@ pub fn keep_underway(window: &Window, underway: Option<&Underway>) {
     write(session(window), UNDERWAY, underway);
 }
 
+/// The jobs that this tab has asked for in a room's queue.
+pub fn jobs(window: &Window, room: &str) -> Vec<Kept> {
+    read(session(window), &format!("{JOBS}{room}")).unwrap_or_default()
+}
+
+pub fn keep_jobs(window: &Window, room: &str, jobs: &[Kept]) {
+    write(session(window), &format!("{JOBS}{room}"), (!jobs.is_empty()).then_some(jobs));
+}
+
 /// Calls back when the page is closed or left.
 pub fn at_farewell(window: &Window, farewell: impl Fn() + 'static) {
     let closure = Closure::<dyn Fn()>::new(farewell).into_js_value();
@@ -89,7 +104,7 @@ fn read<T: DeserializeOwned>(storage: Option<Storage>, key: &str) -> Option<T> {
     serde_json::from_str(&text).ok()
 }
 
-fn write<T: Serialize>(storage: Option<Storage>, key: &str, value: Option<&T>) {
+fn write<T: Serialize + ?Sized>(storage: Option<Storage>, key: &str, value: Option<&T>) {
     let Some(storage) = storage else { return };
     let text = value.and_then(|value| serde_json::to_string(value).ok());
     // A full or forbidden storage remembers nothing.

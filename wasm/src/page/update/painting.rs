@@ -2,7 +2,7 @@
 
 use super::super::form::{Complaint, Form};
 use super::super::history::surplus;
-use super::{Effect, drop_pictures, rooms};
+use super::{Effect, drop_pictures, queue, rooms};
 use crate::page::state::{Painting, Picture, Preview, SessionState, State, Underway};
 use crate::words::{Recipe, Wish};
 
@@ -12,15 +12,18 @@ const PREVIEW_SIDE_MAX: u32 = protocol::limits::SIDE_PIXELS_MAX / 8;
 /// Pictures given up whose end is still to come; a person presses Cancel no faster.
 const GIVEN_UP_MAX: usize = 8;
 
-/// Paints what the form says; a picture that is being painted is given up.
+/// Paints what the form says: in the room, which gives up a picture that is being painted, or through the relay's queue.
 pub(super) fn paint(state: &mut State, form: Form, random: u64) -> Vec<Effect> {
-    let recipes = form.recipes(random);
     let mut effects = vec![Effect::KeepForm(form.clone())];
-    state.form = form;
-    match recipes {
-        Ok(recipes) => {
+    state.form = form.clone();
+    let begun = match state.queue.chosen(&form).cloned() {
+        Some(offer) => queue::paint(state, &form, &offer, random),
+        None => form.recipes(random).map(|recipes| begin(state, recipes)),
+    };
+    match begun {
+        Ok(begun) => {
             state.field_at_fault = None;
-            effects.extend(begin(state, recipes));
+            effects.extend(begun);
         }
         Err(Complaint { field, text }) => {
             (state.error, state.field_at_fault) = (Some(text), Some(field));
@@ -97,16 +100,24 @@ pub(super) fn painted(state: &mut State, mut picture: Picture, png: Vec<u8>) -> 
         (picture.sentence, picture.explanation) = (painting.sentence, painting.explanation);
     }
     state.error = None;
-    state.shown = Some(picture.id.clone());
-    state.history.retain(|known| known.id != picture.id);
-    state.history.insert(0, picture.clone());
-    let mut effects = vec![Effect::KeepPicture(Box::new(picture), png)];
-    let ids = surplus(&state.history);
-    effects.extend(drop_pictures(state, ids));
+    let mut effects = keep(state, picture, png, true);
     match state.waiting.pop_front() {
         Some(next) => effects.extend(ask(state, next)),
         None => effects.push(Effect::KeepUnderway(None)),
     }
+    effects
+}
+
+/// Puts a picture before the recent ones, and perhaps on the easel.
+pub(super) fn keep(state: &mut State, picture: Picture, file: Vec<u8>, shows: bool) -> Vec<Effect> {
+    if shows {
+        state.shown = Some(picture.id.clone());
+    }
+    state.history.retain(|known| known.id != picture.id);
+    state.history.insert(0, picture.clone());
+    let mut effects = vec![Effect::KeepPicture(Box::new(picture), file)];
+    let ids = surplus(&state.history);
+    effects.extend(drop_pictures(state, ids));
     effects
 }
 

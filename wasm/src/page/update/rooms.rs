@@ -3,7 +3,7 @@
 use protocol::{Policy, RoomLink, RoomSecret};
 
 use super::super::settings::{Settings, Start, room, room_of};
-use super::{Effect, leave_behind, pause_or_go_on, remark, sentence};
+use super::{Effect, leave_behind, pause_or_go_on, queue, remark, sentence};
 use crate::page::state::{Engine, Link, SessionState, State};
 use crate::words::{EngineState, IceServer, LinkState, Options, Wish};
 
@@ -140,7 +140,8 @@ fn begin(state: &mut State, link: Option<&RoomLink>) -> Vec<Effect> {
         base: state.settings.base.clone(),
         model: MODEL.into(),
     };
+    let queue = queue::begin(state, link);
     let join = Effect::Join { generation: state.generation, link: state.room.clone(), options };
     let cancel = ended_a_picture.then_some([Effect::Wish(Wish::Cancel), Effect::KeepUnderway(None)]);
-    cancel.into_iter().flatten().chain([join]).collect()
+    cancel.into_iter().flatten().chain([join]).chain(queue).collect()
 }

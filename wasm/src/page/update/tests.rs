@@ -5,27 +5,27 @@ use crate::page::state::{Activity, Preview};
 use crate::words::{EngineState, LinkState, Recipe};
 
 const BASE: &str = "https://relay.example";
-const SECRET: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaa";
+pub(super) const SECRET: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaa";
 
 /// A page with its session open, and all effects since the last look.
-struct Page {
-    state: State,
-    effects: Vec<Effect>,
+pub(super) struct Page {
+    pub(super) state: State,
+    pub(super) effects: Vec<Effect>,
 }
 
 impl Page {
-    fn open(fragment: &str) -> Self {
+    pub(super) fn open(fragment: &str) -> Self {
         Self::open_with(Start { fragment: fragment.into(), ..Start::default() })
     }
 
-    fn open_with(start: Start) -> Self {
+    pub(super) fn open_with(start: Start) -> Self {
         let mut page = Self { state: State::new(), effects: Vec::new() };
         page.tell(Msg::Opened(Box::new(Start { base: BASE.into(), ..start })));
         page.tell(Msg::Joined(page.state.generation));
         page
     }
 
-    fn tell(&mut self, msg: Msg) {
+    pub(super) fn tell(&mut self, msg: Msg) {
         self.effects.extend(update(&mut self.state, msg));
     }
 
@@ -33,23 +33,23 @@ impl Page {
         self.tell(Msg::Told(self.state.generation, Box::new(news), 1_000));
     }
 
-    fn paint(&mut self, prompt: &str, seed: u64) {
+    pub(super) fn paint(&mut self, prompt: &str, seed: u64) {
         let form = Form { prompt: prompt.into(), seed: seed.to_string(), ..self.state.form.clone() };
         self.tell(Msg::Paint(form, 0));
     }
 
-    fn planned(&mut self) {
+    pub(super) fn planned(&mut self) {
         let recipe = self.state.painting.as_ref().unwrap().recipe.clone();
         self.news(plan(recipe));
     }
 
-    fn painted(&mut self, id: &str) {
+    pub(super) fn painted(&mut self, id: &str) {
         let recipe = self.state.painting.as_ref().map(|painting| painting.recipe.clone()).unwrap_or_default();
         self.news(finished(id, recipe));
     }
 
     /// The wishes told since the last look.
-    fn wishes(&mut self) -> Vec<Wish> {
+    pub(super) fn wishes(&mut self) -> Vec<Wish> {
         let wish = |effect| if let Effect::Wish(wish) = effect { Some(wish) } else { None };
         std::mem::take(&mut self.effects).into_iter().filter_map(wish).collect()
     }
@@ -89,7 +89,9 @@ fn a_link_with_a_secret_is_joined_at_once_and_lends() {
     let page = Page::open(SECRET);
     let link = format!("{BASE}/#{SECRET}");
     assert_eq!(page.state.room.as_deref(), Some(link.as_str()));
-    let [Effect::Join { generation: 1, link: Some(joined), options }] = page.effects.as_slice() else {
+    let [Effect::Join { generation: 1, link: Some(joined), options }, Effect::OpenQueue { generation: 1, .. }] =
+        page.effects.as_slice()
+    else {
         panic!("{:?}", page.effects)
     };
     assert_eq!((joined, options.lend, options.base.as_str()), (&link, true, BASE));
@@ -119,11 +121,12 @@ fn a_new_room_goes_into_the_address_and_leaves_the_old_session() {
     let mut page = Page::open("");
     page.effects.clear();
     page.tell(Msg::NewRoom([0; 16]));
-    let [Effect::Address { fragment, relay: None }, Effect::Join { generation: 2, link: Some(link), .. }] =
+    let [Effect::Address { fragment, relay: None }, Effect::Join { generation: 2, link: Some(link), .. }, queue] =
         page.effects.as_slice()
     else {
         panic!("{:?}", page.effects)
     };
+    assert!(matches!(queue, Effect::OpenQueue { generation: 2, link: opened, .. } if opened == link));
     assert_eq!(link, &format!("{BASE}/#{fragment}"));
     page.tell(Msg::Told(1, Box::new(News::Failed { text: "old news".into() }), 0));
     assert_eq!(page.state.error, None, "news of the session that was left change nothing");

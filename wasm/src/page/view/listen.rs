@@ -79,6 +79,15 @@ fn listen_to_lists(places: &Places, tell: &Tell) {
             _ => None,
         }
     });
+    on(places.at("jobs"), "click", tell, |event| {
+        let (part, key) = clicked(event)?;
+        match part.as_str() {
+            "cancel" => Some(Msg::CancelJob(key)),
+            "again" => Some(Msg::RepeatJob(key)),
+            "away" => Some(Msg::DismissJob(key)),
+            _ => None,
+        }
+    });
     on(places.at("remarks"), "click", tell, |event| {
         let (part, id) = clicked(event)?;
         (part == "dismiss").then(|| id.parse().ok().map(Msg::Dismiss)).flatten()
@@ -127,6 +136,8 @@ fn read(places: &Places) -> Form {
         guidance: places.read("guidance-field"),
         seed: places.read("seed-field"),
         count: places.read("count-field"),
+        is_high: places.is_checked("quality-high"),
+        kind: places.read("kind-field"),
     }
 }
 
@@ -155,6 +166,13 @@ fn clicked(event: &Event) -> Option<(String, String)> {
     let button = target.closest("button[data-part]").ok().flatten()?;
     let item = button.closest("[data-id]").ok().flatten()?;
     Some((button.get_attribute("data-part")?, item.get_attribute("data-id")?))
+}
+
+/// A name that no other opening of a page has: 128 bits, hexadecimal.
+pub fn random_name() -> String {
+    let mut bytes = [0; 16];
+    random(&mut bytes);
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn random(bytes: &mut [u8]) {

@@ -10,11 +10,11 @@ use web_sys::{Blob, BlobPropertyBag, Url};
 pub struct Pictures(BTreeMap<String, (Blob, String)>);
 
 impl Pictures {
-    /// A blob of a PNG.
-    pub fn blob(png: &[u8]) -> Option<Blob> {
-        let parts = Array::of1(&Uint8Array::from(png));
+    /// A blob of a picture's file.
+    pub fn blob(file: &[u8], mime: &str) -> Option<Blob> {
+        let parts = Array::of1(&Uint8Array::from(file));
         let kind = BlobPropertyBag::new();
-        kind.set_type("image/png");
+        kind.set_type(mime);
         Blob::new_with_u8_array_sequence_and_options(&parts, &kind).ok()
     }
 

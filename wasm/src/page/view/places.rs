@@ -2,8 +2,8 @@
 
 use wasm_bindgen::JsCast;
 use web_sys::{
-    Document, DocumentFragment, Element, HtmlButtonElement, HtmlElement, HtmlInputElement, HtmlTemplateElement,
-    HtmlTextAreaElement,
+    Document, DocumentFragment, Element, HtmlButtonElement, HtmlElement, HtmlInputElement, HtmlSelectElement,
+    HtmlTemplateElement, HtmlTextAreaElement,
 };
 
 /// The document. A place that is missing is passed over: a test reads index.html and this folder, and finds it.
@@ -68,6 +68,10 @@ impl Places {
             if input.value() != value {
                 input.set_value(value);
             }
+        } else if let Some(select) = place.dyn_ref::<HtmlSelectElement>() {
+            if select.value() != value {
+                select.set_value(value);
+            }
         } else if let Some(area) = place.dyn_ref::<HtmlTextAreaElement>()
             && area.value() != value
         {
@@ -87,7 +91,14 @@ impl Places {
     pub fn read(&self, id: &str) -> String {
         let Some(place) = self.at(id) else { return String::new() };
         let input = place.dyn_ref::<HtmlInputElement>().map(HtmlInputElement::value);
-        input.or_else(|| place.dyn_ref::<HtmlTextAreaElement>().map(HtmlTextAreaElement::value)).unwrap_or_default()
+        let area = || place.dyn_ref::<HtmlTextAreaElement>().map(HtmlTextAreaElement::value);
+        let select = || place.dyn_ref::<HtmlSelectElement>().map(HtmlSelectElement::value);
+        input.or_else(area).or_else(select).unwrap_or_default()
+    }
+
+    /// Whether a box or choice is ticked.
+    pub fn is_checked(&self, id: &str) -> bool {
+        self.as_kind::<HtmlInputElement>(id).is_some_and(|input| input.checked())
     }
 
     /// Sets a custom property for the style sheet.

@@ -66,13 +66,13 @@ fn show_tools(places: &Places, pictures: &Pictures, picture: Option<&Picture>, c
         (
             pictures.url(&picture.id),
             picture.id.as_str(),
-            picture.latent_sha256.as_str(),
+            Some(picture.latent_sha256.as_str()).filter(|latent| !latent.is_empty()),
             seed,
             telling::quoted(&recipe.prompt),
         )
     });
     let (url, id, latent, seed, alt) = match &facts {
-        Some((url, id, latent, seed, alt)) => (*url, Some(*id), Some(*latent), seed.as_deref(), alt.as_str()),
+        Some((url, id, latent, seed, alt)) => (*url, Some(*id), *latent, seed.as_deref(), alt.as_str()),
         None => (None, None, None, None, ""),
     };
     for (name, value) in
@@ -80,8 +80,10 @@ fn show_tools(places: &Places, pictures: &Pictures, picture: Option<&Picture>, c
     {
         places.attribute("picture", name, value);
     }
+    let source = picture.and_then(|picture| picture.origin.as_ref()?.source).map(telling::queue::source_name);
+    places.attribute("picture", "data-source", source);
     places.attribute("download", "href", url);
-    places.attribute("download", "download", picture.map(|picture| telling::file_name(&picture.recipe)).as_deref());
+    places.attribute("download", "download", picture.map(|picture| telling::file_name(picture)).as_deref());
     places.text("copy-recipe", telling::copy_label(Copied::Recipe, copied));
     places.text("credits", &picture.map(telling::credits).unwrap_or_default());
 }

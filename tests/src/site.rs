@@ -30,7 +30,8 @@ pub struct Site {
     pub url: String,
     /// The relay.
     pub relay: Process,
-    _data: TempDir,
+    data: TempDir,
+    page: PathBuf,
 }
 
 impl Site {
@@ -39,12 +40,38 @@ impl Site {
         Self::of(page())
     }
 
+    /// The page of this checkout at a relay with these settings, which are written as its file has them.
+    pub fn with_settings(settings: &str) -> Self {
+        Self::start(page(), "127.0.0.1:0", Some(settings))
+    }
+
     /// Any folder that has a list.
     pub fn of(page: &Path) -> Self {
+        Self::start(page, "127.0.0.1:0", None)
+    }
+
+    /// Kills the relay, and starts one at the same address that remembers nothing.
+    pub fn replace(self, settings: &str) -> Self {
+        let Self { url, relay, page, .. } = self;
+        drop(relay);
+        Self::start(&page, url.trim_start_matches("http://"), Some(settings))
+    }
+
+    fn start(page: &Path, http: &str, settings: Option<&str>) -> Self {
         let data = tempfile::tempdir().expect("a temporary folder can be made");
-        let (relay, url) =
-            processes::relay_with_page(programs(), data.path(), page).expect("a relay with a page starts");
-        Self { url, relay, _data: data }
+        let file = settings.map(|settings| {
+            let file = data.path().join("relay.toml");
+            std::fs::write(&file, settings).expect("a temporary file can be written");
+            file
+        });
+        let started = processes::relay_with(programs(), data.path(), page, http, file.as_deref());
+        let (relay, url) = started.expect("a relay with a page starts");
+        Self { url, relay, data, page: page.to_owned() }
+    }
+
+    /// The folder that the relay keeps its data in.
+    pub fn data(&self) -> &Path {
+        self.data.path()
     }
 
     /// The link of a new room; it is also the address that a browser opens.

@@ -101,9 +101,23 @@ pub fn relay(programs: &Programs, folder: &Path) -> Result<(Process, String)> {
 
 /// The same with the page of this folder.
 pub fn relay_with_page(programs: &Programs, folder: &Path, page: &Path) -> Result<(Process, String)> {
+    relay_with(programs, folder, page, "127.0.0.1:0", None)
+}
+
+/// The same at this web address, with the settings of a file.
+pub fn relay_with(
+    programs: &Programs,
+    folder: &Path,
+    page: &Path,
+    http: &str,
+    settings: Option<&Path>,
+) -> Result<(Process, String)> {
     let mut command = Command::new(&programs.relay);
-    command.args(["--json", "--log", "warn", "--http", "127.0.0.1:0"]).args(LOOPBACK).arg("--data").arg(folder);
+    command.args(["--json", "--log", "warn", "--http", http]).args(LOOPBACK).arg("--data").arg(folder);
     command.arg("--web").arg(page);
+    if let Some(settings) = settings {
+        command.arg("--config").arg(settings);
+    }
     let mut relay = Process::start("the relay", &mut command)?;
     let url = relay.json()?["http"].as_str().context("the relay did not say its address")?.to_owned();
     Ok((relay, url))

@@ -24,8 +24,9 @@ fn show_quality(places: &Places, state: &State) {
     let queue = &state.queue;
     let chosen = queue.chosen(&state.form);
     places.shown("quality", !queue.offers.is_empty());
-    places.checked("quality-high", chosen.is_some());
-    places.checked("quality-quick", chosen.is_none());
+    // The form's wish, also before the relay has said what it offers: what is shown is read again with the next key.
+    places.checked("quality-high", state.form.is_high);
+    places.checked("quality-quick", !state.form.is_high);
     for id in ["size-box", "steps-box", "guidance-box"] {
         places.shown(id, chosen.is_none());
     }
@@ -35,7 +36,8 @@ fn show_quality(places: &Places, state: &State) {
         set_attribute(option, "value", Some(&offer.kind));
         super::places::set_text(option, &words::offer(offer));
     }
-    if let Some(offer) = chosen {
+    // Also while the room paints: a list shows its first entry by itself, which would be read as the person's choice.
+    if let Some(offer) = queue.offer(&state.form.kind) {
         places.value("kind-field", &offer.kind);
     }
     places.text("quality-note", &words::quality(state));

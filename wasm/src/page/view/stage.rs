@@ -83,7 +83,7 @@ fn show_tools(places: &Places, pictures: &Pictures, picture: Option<&Picture>, c
     let source = picture.and_then(|picture| picture.origin.as_ref()?.source).map(telling::queue::source_name);
     places.attribute("picture", "data-source", source);
     places.attribute("download", "href", url);
-    places.attribute("download", "download", picture.map(|picture| telling::file_name(picture)).as_deref());
+    places.attribute("download", "download", picture.map(telling::file_name).as_deref());
     places.text("copy-recipe", telling::copy_label(Copied::Recipe, copied));
     places.text("credits", &picture.map(telling::credits).unwrap_or_default());
 }

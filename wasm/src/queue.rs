@@ -37,10 +37,24 @@ pub struct Offer {
     pub expected_s: f32,
     /// Bytes of a prompt that are read.
     pub prompt_bytes_max: usize,
-    /// Whether somebody is there who could do one.
+    /// Whether somebody is there who could do one, and may for this room.
     pub is_ready: bool,
+    /// Whether rented machines do it for this room.
+    pub cloud: Cloud,
     /// What else there is to know, in words; empty if nothing.
     pub note: String,
+}
+
+/// What rented machines do for a room's jobs of one type. They cost the relay's operator money.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Cloud {
+    /// Nothing: the operator has rented none for it.
+    Absent,
+    /// Nothing: the operator does not let the room spend.
+    Barred,
+    /// They do jobs that helpers would do too late.
+    Open,
 }
 
 /// How much there is to do in the room's queue.

@@ -185,6 +185,7 @@ fn whole(text: &str, max: u32) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::queue::Cloud;
 
     fn form() -> Form {
         Form { prompt: "a lake".into(), ..Form::default() }
@@ -244,6 +245,7 @@ mod tests {
             expected_s: 8.0,
             prompt_bytes_max: 10,
             is_ready: true,
+            cloud: Cloud::Open,
             note: String::new(),
         };
         let asked =

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::{Line, Offer, Source, Status, Trouble, View};
+use super::{Cloud, Line, Offer, Source, Status, Trouble, View};
 
 /// Job types that a form can offer.
 const OFFERS_MAX: usize = 64;
@@ -15,8 +15,20 @@ const FILES_MAX: usize = 16;
 const FROM_WORDS: &str = "txt2img";
 const FAST: &str = "fast";
 
-/// What can be asked for with words alone.
-pub fn offers(bytes: &[u8]) -> Result<Vec<Offer>, Trouble> {
+/// The right that lets a room's jobs cost money, as tokens name it.
+const SPEND: &str = "spend";
+
+/// What a member of a room is given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The token.
+    pub token: String,
+    /// Whether jobs asked for with it may cost money.
+    pub may_spend: bool,
+}
+
+/// What can be asked for with words alone, by somebody who may spend or not: the relay tells who is there whoever asks.
+pub fn offers(bytes: &[u8], may_spend: bool) -> Result<Vec<Offer>, Trouble> {
     #[derive(Deserialize)]
     struct Capability {
         id: String,
@@ -30,7 +42,7 @@ pub fn offers(bytes: &[u8]) -> Result<Vec<Offer>, Trouble> {
         expected_s: f32,
         needs_init_image: bool,
         limits: Limits,
-        ready: Vec<String>,
+        ready: Vec<Source>,
         note: Option<String>,
     }
     #[derive(Deserialize)]
@@ -39,6 +51,11 @@ pub fn offers(bytes: &[u8]) -> Result<Vec<Offer>, Trouble> {
     }
     let types: Vec<Capability> = read(bytes)?;
     let usable = types.into_iter().filter(|kind| kind.task == FROM_WORDS && !kind.needs_init_image);
+    let cloud = |ready: &[Source]| match ready.contains(&Source::Cloud) {
+        false => Cloud::Absent,
+        true if may_spend => Cloud::Open,
+        true => Cloud::Barred,
+    };
     let offer = |kind: Capability| Offer {
         kind: kind.id,
         label: kind.label,
@@ -49,7 +66,8 @@ pub fn offers(bytes: &[u8]) -> Result<Vec<Offer>, Trouble> {
         guidance: kind.guidance,
         expected_s: kind.expected_s,
         prompt_bytes_max: kind.limits.prompt_bytes,
-        is_ready: !kind.ready.is_empty(),
+        is_ready: kind.ready.iter().any(|source| may_spend || *source != Source::Cloud),
+        cloud: cloud(&kind.ready),
         note: kind.note.unwrap_or_default(),
     };
     Ok(usable.take(OFFERS_MAX).map(offer).collect())
@@ -86,13 +104,16 @@ pub fn submitted(bytes: &[u8]) -> Result<View, Trouble> {
     jobs.next().ok_or_else(|| Trouble::Malformed("no job was made".into()))
 }
 
-/// The token of the room.
-pub fn token(bytes: &[u8]) -> Result<String, Trouble> {
+/// The token of the room, and whether it may spend.
+pub fn grant(bytes: &[u8]) -> Result<Grant, Trouble> {
     #[derive(Deserialize)]
     struct Granted {
         token: String,
+        #[serde(default)]
+        rights: Vec<String>,
     }
-    read::<Granted>(bytes).map(|granted| granted.token)
+    let Granted { token, rights } = read(bytes)?;
+    Ok(Grant { token, may_spend: rights.iter().any(|right| right == SPEND) })
 }
 
 /// The sentence of an error; empty if it has none.
@@ -187,12 +208,28 @@ mod tests {
         let types = ::queue::Catalogue::shipped().answer(|_| present);
         let words = types.iter().filter(|kind| kind.task == ::queue::Task::Txt2img).count();
         let text = serde_json::to_string(&types).unwrap();
-        let offers = offers(text.as_bytes()).unwrap();
+        let offers = offers(text.as_bytes(), true).unwrap();
         assert_eq!(offers.len(), words, "clips and pictures from pictures need another form");
         let high = offers.iter().find(|offer| offer.kind == "sdxl_image_high").unwrap();
         assert_eq!((high.width, high.height, high.steps, high.guidance), (1024, 1024, 25, 7.5));
         assert!(high.is_high && high.is_ready && high.expected_s == 8.0 && high.prompt_bytes_max > 0);
         assert!(!offers.iter().find(|offer| offer.kind == "sdxl_image_fast").unwrap().is_high);
+    }
+
+    #[test]
+    fn rented_machines_are_there_for_those_only_who_may_spend() {
+        let told = |peer, cloud, may_spend| {
+            let present = ::queue::Present { peer, cloud, ..Default::default() };
+            let types = ::queue::Catalogue::shipped().answer(|_| present);
+            let offers = offers(serde_json::to_string(&types).unwrap().as_bytes(), may_spend).unwrap();
+            let demo = offers.into_iter().find(|offer| offer.kind == "demo_high").unwrap();
+            (demo.cloud, demo.is_ready)
+        };
+        assert_eq!(told(false, true, true), (Cloud::Open, true));
+        assert_eq!(told(false, true, false), (Cloud::Barred, false));
+        assert_eq!(told(true, true, false), (Cloud::Barred, true), "a helper is there");
+        assert_eq!(told(false, false, true), (Cloud::Absent, false));
+        assert_eq!(told(true, false, false), (Cloud::Absent, true));
     }
 
     #[test]
@@ -218,7 +255,10 @@ mod tests {
         let made = submitted(br#"{"jobs":[{"id":"a","status":"queued","position":0}]}"#).unwrap();
         assert_eq!((made.id.as_str(), made.position), ("a", Some(1)));
         assert!(matches!(submitted(br#"{"jobs":[]}"#), Err(Trouble::Malformed(_))));
-        assert_eq!(token(br#"{"token":"t","rights":["read"]}"#), Ok("t".into()));
+        let granted = |may_spend| Ok(Grant { token: "t".into(), may_spend });
+        assert_eq!(grant(br#"{"token":"t","rights":["read","submit"]}"#), granted(false));
+        assert_eq!(grant(br#"{"token":"t","rights":["read","spend"]}"#), granted(true));
+        assert_eq!(grant(br#"{"token":"t"}"#), granted(false), "what is not said is not allowed");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use protocol::{QueueKey, RoomLink};
 use tokio::sync::Mutex;
 use web_sys::Url;
 
+use super::answers::Grant;
 use super::{Answer, Offer, Request, Trouble, answers, picture_kind, submission};
 use crate::fetch::{self, Call, Reply};
 
@@ -29,7 +30,7 @@ pub struct Desk {
     room: String,
     key: QueueKey,
     /// Held while a new one is asked for, so that requests made together ask once.
-    token: Mutex<Option<String>>,
+    held: Mutex<Option<Grant>>,
 }
 
 impl Desk {
@@ -38,7 +39,7 @@ impl Desk {
         let relay = link.relay.clone()?;
         let host = relay.split_once("://")?.1.to_owned();
         let key = link.secret.queue_key();
-        Some(Self { relay, host, room: key.room_name(), key, token: Mutex::new(None) })
+        Some(Self { relay, host, room: key.room_name(), key, held: Mutex::new(None) })
     }
 
     /// Asks, and reads what is answered.
@@ -67,39 +68,40 @@ impl Desk {
     /// What can be asked for: of a relay that keeps a queue, also which of the room's workers are there for it.
     async fn offers(&self) -> Result<Vec<Offer>, Trouble> {
         let url = format!("{}/api/job-types", self.relay);
-        let offers =
-            answers::offers(&accepted(send(Call { method: "GET", url: &url, token: None, json: None }).await?)?)?;
+        let reply = send(Call { method: "GET", url: &url, token: None, json: None }).await?;
+        let offers = answers::offers(&accepted(reply)?, false)?;
         if offers.is_empty() {
             return Ok(offers);
         }
-        answers::offers(&self.call("GET", &format!("/api/job-types/{}", self.room), None).await?)
+        let may_spend = self.grant(None).await?.may_spend;
+        answers::offers(&self.call("GET", &format!("/api/job-types/{}", self.room), None).await?, may_spend)
     }
 
     /// A request with the room's token; one that has run out is replaced once.
     async fn call(&self, method: &'static str, path: &str, json: Option<&str>) -> Result<Vec<u8>, Trouble> {
         let url = format!("{}{path}", self.relay);
-        let token = self.token(None).await?;
+        let Grant { token, .. } = self.grant(None).await?;
         let reply = send(Call { method, url: &url, token: Some(&token), json }).await?;
         if reply.status != 401 {
             return accepted(reply);
         }
-        let token = self.token(Some(&token)).await?;
+        let Grant { token, .. } = self.grant(Some(&token)).await?;
         accepted(send(Call { method, url: &url, token: Some(&token), json }).await?)
     }
 
-    /// The token, which is asked for unless one is held that is not `spent`.
-    async fn token(&self, spent: Option<&str>) -> Result<String, Trouble> {
-        let mut held = self.token.lock().await;
-        if let Some(token) = held.as_deref().filter(|token| spent != Some(*token)) {
-            return Ok(token.to_owned());
+    /// The token and what it allows, which is asked for unless one is held that is not `spent`.
+    async fn grant(&self, spent: Option<&str>) -> Result<Grant, Trouble> {
+        let mut held = self.held.lock().await;
+        if let Some(grant) = held.as_ref().filter(|grant| spent != Some(&grant.token)) {
+            return Ok(grant.clone());
         }
         let proof = self.key.prove(&self.host, js_sys::Date::now() as u64);
         let proof = serde_json::to_string(&proof).expect("a proof is plain data");
         let url = format!("{}/api/token/{}", self.relay, self.room);
         let call = Call { method: "POST", url: &url, token: None, json: Some(&proof) };
-        let token = answers::token(&accepted(send(call).await?)?)?;
-        *held = Some(token.clone());
-        Ok(token)
+        let grant = answers::grant(&accepted(send(call).await?)?)?;
+        *held = Some(grant.clone());
+        Ok(grant)
     }
 
     /// A file at an address that carries its own permission: no token goes there, whoever's host it is.

@@ -1,19 +1,27 @@
 //! What the page says of the relay's queue and of the person's jobs in it.
 
 use super::{capitalised, left, percent, quoted};
+use crate::page::form::Form;
 use crate::page::jobs::{Origin, Queue, QueueJob, Stage};
-use crate::page::state::State;
-use crate::queue::{Line, Offer, Source, Status, View};
+use crate::queue::{Cloud, Line, Offer, Source, Status, View};
 
 /// What the choice of quality means, as it is made.
-pub fn quality(state: &State) -> String {
-    match state.queue.chosen(&state.form) {
+pub fn quality(queue: &Queue, form: &Form) -> String {
+    match queue.chosen(form) {
         None => "Quick: the room paints it at once, and only its members see the prompt.".into(),
         Some(offer) => {
+            let who = match offer.cloud {
+                Cloud::Absent => "a helper of the room.",
+                Cloud::Barred => {
+                    "a helper of the room. The operator does not let this room spend money, so it is not sent to the cloud."
+                }
+                Cloud::Open => "a helper of the room, or a machine in the cloud that the operator rents.",
+            };
+            let away = if offer.is_ready { "" } else { " Nobody is there for it now; it waits until a helper comes." };
             let note =
                 if offer.note.is_empty() { String::new() } else { format!(" {}", capitalised(&sentence(&offer.note))) };
             format!(
-                "High: the relay keeps it in its queue, and sees prompt and picture; helpers of the room, or the cloud if the operator pays, paint it. {}.{note}",
+                "High: prompt and picture go through the relay's queue. The relay sees them, and so does who paints it: {who}{away} {}.{note}",
                 facts(offer)
             )
         }
@@ -36,9 +44,11 @@ pub fn line(queue: &Queue) -> String {
     }
 }
 
-/// Where a job stands.
-pub fn doing(job: &QueueJob) -> String {
+/// Where a job stands, where these can be asked for.
+pub fn doing(job: &QueueJob, offers: &[Offer]) -> String {
     let view = job.view.as_ref();
+    // The relay's time supposes that somebody comes.
+    let is_alone = |view: &View| view.source.is_none() && offers.iter().any(|it| it.kind == view.kind && !it.is_ready);
     let source = view.and_then(|view| view.source);
     let worker = view.map(|view| view.worker.as_str()).unwrap_or_default();
     let stands = match job.stage {
@@ -62,7 +72,8 @@ pub fn doing(job: &QueueJob) -> String {
             }
         },
     };
-    let eta = view.filter(|_| job.stage == Stage::Watching).map(|view| left(view.eta_s)).filter(|eta| !eta.is_empty());
+    let time = |view: &View| if is_alone(view) { "nobody is there for it now".to_owned() } else { left(view.eta_s) };
+    let eta = view.filter(|_| job.stage == Stage::Watching).map(time).filter(|eta| !eta.is_empty());
     let tells_cost = |view: &&View| job.stage == Stage::Shown || view.cost_usd > 0.0;
     let cost = view.filter(tells_cost).map(|view| money(view.cost_usd));
     let instead = view.filter(|view| !view.fallback_of.is_empty()).map(|view| format!("as {} instead", view.kind));
@@ -110,6 +121,15 @@ pub fn source_name(source: Source) -> &'static str {
         Source::Local => "local",
         Source::Peer => "peer",
         Source::Cloud => "cloud",
+    }
+}
+
+/// Words of what rented machines do, for scripts.
+pub fn cloud_name(cloud: Cloud) -> &'static str {
+    match cloud {
+        Cloud::Absent => "absent",
+        Cloud::Barred => "barred",
+        Cloud::Open => "open",
     }
 }
 
@@ -189,11 +209,55 @@ mod tests {
         }
     }
 
+    fn offered(cloud: Cloud, is_ready: bool) -> Offer {
+        Offer {
+            kind: "demo_high".into(),
+            label: "Demo".into(),
+            is_high: true,
+            width: 128,
+            height: 128,
+            steps: 24,
+            guidance: 3.0,
+            expected_s: 8.0,
+            prompt_bytes_max: 4096,
+            is_ready,
+            cloud,
+            note: String::new(),
+        }
+    }
+
     #[test]
     fn a_waiting_job_tells_its_place_and_time() {
         let waits = View { position: Some(3), eta_s: Some(41.2), ..view(Status::Queued) };
-        assert_eq!(doing(&job(Stage::Watching, Some(waits))), "Place 3 in the queue · about 42 s left.");
-        assert_eq!(doing(&job(Stage::Watching, None)), "Asking the relay how it stands.");
+        assert_eq!(doing(&job(Stage::Watching, Some(waits)), &[]), "Place 3 in the queue · about 42 s left.");
+        assert_eq!(doing(&job(Stage::Watching, None), &[]), "Asking the relay how it stands.");
+    }
+
+    #[test]
+    fn the_choice_says_who_sees_the_prompt_and_who_pays() {
+        let words = |cloud, is_ready| {
+            let queue = Queue { offers: vec![offered(cloud, is_ready)], ..Queue::default() };
+            let form = Form { is_high: true, kind: "demo_high".into(), ..Form::default() };
+            quality(&queue, &form)
+        };
+        for (cloud, is_ready) in [(Cloud::Absent, true), (Cloud::Barred, false), (Cloud::Open, true)] {
+            let words = words(cloud, is_ready);
+            assert!(words.contains("The relay sees them, and so does who paints it"), "{words}");
+            assert_eq!(words.contains("in the cloud that the operator rents"), cloud == Cloud::Open, "{words}");
+            assert_eq!(words.contains("does not let this room spend"), cloud == Cloud::Barred, "{words}");
+            assert_eq!(words.contains("waits until a helper comes"), !is_ready, "{words}");
+        }
+        let quick = quality(&Queue::default(), &Form::default());
+        assert!(quick.contains("only its members see the prompt"), "{quick}");
+    }
+
+    #[test]
+    fn nobody_is_told_a_time_while_nobody_is_there() {
+        let waits = View { position: Some(1), eta_s: Some(3.0), ..view(Status::Queued) };
+        let waits = job(Stage::Watching, Some(waits));
+        let told = |cloud, is_ready| doing(&waits, &[offered(cloud, is_ready)]);
+        assert_eq!(told(Cloud::Barred, false), "Place 1 in the queue · nobody is there for it now.");
+        assert_eq!(told(Cloud::Barred, true), "Place 1 in the queue · about 3 s left.");
     }
 
     #[test]
@@ -206,7 +270,7 @@ mod tests {
             ..view(Status::Processing)
         };
         assert_eq!(
-            doing(&job(Stage::Watching, Some(painted))),
+            doing(&job(Stage::Watching, Some(painted)), &[]),
             "Being painted by the cloud (sdxl) · 45 % · about 4 s left."
         );
     }
@@ -214,19 +278,19 @@ mod tests {
     #[test]
     fn a_finished_job_tells_what_it_cost() {
         let done = View { source: Some(Source::Cloud), cost_usd: 0.00312, ..view(Status::Completed) };
-        assert_eq!(doing(&job(Stage::Shown, Some(done))), "Painted by the cloud · $0.0032.");
+        assert_eq!(doing(&job(Stage::Shown, Some(done)), &[]), "Painted by the cloud · $0.0032.");
         let done = View { source: Some(Source::Peer), ..view(Status::Completed) };
-        assert_eq!(doing(&job(Stage::Shown, Some(done))), "Painted by a helper of the room · free of charge.");
+        assert_eq!(doing(&job(Stage::Shown, Some(done)), &[]), "Painted by a helper of the room · free of charge.");
         let called_off = View { cost_usd: 0.001, ..view(Status::Cancelled) };
-        assert_eq!(doing(&job(Stage::Cancelled, Some(called_off))), "Cancelled · $0.0010.");
-        assert_eq!(doing(&job(Stage::Cancelled, Some(view(Status::Cancelled)))), "Cancelled.");
+        assert_eq!(doing(&job(Stage::Cancelled, Some(called_off)), &[]), "Cancelled · $0.0010.");
+        assert_eq!(doing(&job(Stage::Cancelled, Some(view(Status::Cancelled))), &[]), "Cancelled.");
     }
 
     #[test]
     fn a_trouble_follows_what_stands() {
         let failed = QueueJob { trouble: "Too dark.".into(), ..job(Stage::Failed, Some(view(Status::Failed))) };
-        assert_eq!(doing(&failed), "No picture. Too dark.");
-        assert!(doing(&job(Stage::Lost, None)).contains("does not know this job"));
+        assert_eq!(doing(&failed, &[]), "No picture. Too dark.");
+        assert!(doing(&job(Stage::Lost, None), &[]).contains("does not know this job"));
     }
 
     #[test]

@@ -166,8 +166,12 @@ fn counted(state: &mut State, answer: Result<Answer, Trouble>) -> Vec<Effect> {
     };
     state.queue.line = if let Ok(Answer::Line(line)) = answer { Some(line) } else { None };
     state.queue.is_watching = stays && wants_line(state);
-    let again = Effect::Ask { generation: state.generation, request: Request::Line, after_ms: LINE_MS };
-    if state.queue.is_watching { vec![again] } else { Vec::new() }
+    let generation = state.generation;
+    let again =
+        state.queue.is_watching.then_some(Effect::Ask { generation, request: Request::Line, after_ms: LINE_MS });
+    // Who is there for it changes as well.
+    let around = again.as_ref().filter(|_| state.queue.line.is_some()).and_then(|_| look_round(state));
+    again.into_iter().chain(around).collect()
 }
 
 fn submitted(job: &mut QueueJob, answer: Result<Answer, Trouble>, generation: u32) -> Option<Effect> {

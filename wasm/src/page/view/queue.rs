@@ -4,6 +4,7 @@ use super::places::{Places, part, set_attribute, set_part};
 use crate::page::jobs::QueueJob;
 use crate::page::state::State;
 use crate::page::telling::{self, queue as words};
+use crate::queue::Offer;
 
 pub fn show(places: &Places, state: &State) {
     show_quality(places, state);
@@ -15,7 +16,7 @@ pub fn show(places: &Places, state: &State) {
     let items = places.items("jobs", "job-template", queue.jobs.len());
     places.shown("jobs", !queue.jobs.is_empty());
     for (item, job) in items.iter().zip(&queue.jobs) {
-        show_job(item, job);
+        show_job(item, job, &queue.offers);
     }
 }
 
@@ -24,6 +25,7 @@ fn show_quality(places: &Places, state: &State) {
     let queue = &state.queue;
     let chosen = queue.chosen(&state.form);
     places.shown("quality", !queue.offers.is_empty());
+    places.attribute("quality", "data-cloud", chosen.map(|offer| words::cloud_name(offer.cloud)));
     // The form's wish, also before the relay has said what it offers: what is shown is read again with the next key.
     places.checked("quality-high", state.form.is_high);
     places.checked("quality-quick", !state.form.is_high);
@@ -40,10 +42,10 @@ fn show_quality(places: &Places, state: &State) {
     if let Some(offer) = queue.offer(&state.form.kind) {
         places.value("kind-field", &offer.kind);
     }
-    places.text("quality-note", &words::quality(state));
+    places.text("quality-note", &words::quality(queue, &state.form));
 }
 
-fn show_job(item: &web_sys::Element, job: &QueueJob) {
+fn show_job(item: &web_sys::Element, job: &QueueJob, offers: &[Offer]) {
     let view = job.view.as_ref();
     let position = view.and_then(|view| view.position).map(|position| position.to_string());
     let eta = view.and_then(|view| view.eta_s).map(|seconds| format!("{seconds:.1}"));
@@ -65,7 +67,7 @@ fn show_job(item: &web_sys::Element, job: &QueueJob) {
     let prompt = telling::quoted(&job.kept.recipe.prompt);
     set_part(item, "prompt", &prompt);
     set_part(item, "kind", &job.kept.label);
-    set_part(item, "doing", &words::doing(job));
+    set_part(item, "doing", &words::doing(job, offers));
     let route = view.map(|view| view.route.as_str()).unwrap_or_default();
     set_part(item, "route", route);
     for (name, is_shown) in [

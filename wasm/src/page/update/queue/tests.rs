@@ -5,7 +5,7 @@ use super::*;
 use crate::page::settings::Start;
 use crate::page::state::Activity;
 use crate::page::update::Msg;
-use crate::queue::{Line, PictureKind, Source};
+use crate::queue::{Cloud, Line, PictureKind, Source};
 
 const PNG: [u8; 9] = [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', 1];
 
@@ -21,6 +21,7 @@ fn offer(kind: &str, is_high: bool, is_ready: bool) -> Offer {
         expected_s: 8.0,
         prompt_bytes_max: 100,
         is_ready,
+        cloud: Cloud::Open,
         note: String::new(),
     }
 }
@@ -507,6 +508,12 @@ fn the_rooms_queue_is_counted_while_somebody_wants_to_know() {
     assert!(room.page.state.queue.is_watching, "high quality is chosen");
     room.answer(Request::Line, Ok(Answer::Line(Line { waiting: 2, processing: 1 })));
     assert_eq!((room.page.state.queue.line.unwrap().waiting, lines(&room.page)), (2, 1));
+    let is_round = |effect: &Effect| matches!(effect, Effect::Ask { request: Request::Offers, .. });
+    assert!(room.page.effects.iter().any(is_round), "who is there for it changes as well");
+    room.page.effects.clear();
+    room.answer(Request::Line, Err(Trouble::Unreachable("offline".into())));
+    assert!(!room.page.effects.iter().any(is_round), "a relay that is away is not asked more");
+    room.answer(Request::Line, Ok(Answer::Line(Line { waiting: 2, processing: 1 })));
     room.page.effects.clear();
     room.page.tell(Msg::Hidden(true));
     room.answer(Request::Line, Ok(Answer::Line(Line::default())));

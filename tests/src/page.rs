@@ -1,11 +1,16 @@
 //! The page as a person uses it: what is typed, clicked and seen in one tab.
 
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use serde_json::json;
 use xtask::browser::{Browser, Tab, Visitor};
 
 /// A picture, however slow the machine is just then.
 const PICTURE_PATIENCE: Duration = Duration::from_secs(240);
+
+/// A file of some kilobytes from this machine.
+const DOWNLOAD_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What is to be painted.
 #[derive(Clone, Copy, Debug)]
@@ -140,6 +145,23 @@ impl Page {
         let bytes = values.as_array().expect("pixels are a list").iter();
         let bytes: Vec<u8> = bytes.map(|byte| byte.as_u64().expect("a byte") as u8).collect();
         bytes.chunks_exact(4).flat_map(|rgba| rgba[..3].to_vec()).collect()
+    }
+
+    /// Downloads the picture that is shown into this folder: its file.
+    pub fn download(&self, folder: &Path) -> PathBuf {
+        let into = json!({ "behavior": "allow", "downloadPath": folder });
+        self.tab.call("Page.setDownloadBehavior", into).expect("downloads can be allowed");
+        let link = "document.querySelector('[data-testid=download]')";
+        let name = self.tab.eval(&format!("{link}.download")).expect("the link is there");
+        let file = folder.join(name.as_str().expect("a name is text"));
+        self.tab.click("[data-testid=download]").expect("the link can be clicked");
+        let end = Instant::now() + DOWNLOAD_PATIENCE;
+        // The browser gives a file its name when it is whole.
+        while !file.exists() {
+            assert!(Instant::now() < end, "{} does not come", file.display());
+            self.tab.eval("new Promise((resolve) => setTimeout(resolve, 20))").expect("time passes in the page");
+        }
+        file
     }
 
     /// Units delivered to this page for its pictures, by the peer that did them.

@@ -17,7 +17,9 @@ pub fn quality(queue: &Queue, form: &Form) -> String {
                 }
                 Cloud::Open => "a helper of the room, or a machine in the cloud that the operator rents.",
             };
-            let away = if offer.is_ready { "" } else { " Nobody is there for it now; it waits until a helper comes." };
+            // The relay's own note says whom it waits for, but counts the cloud in.
+            let is_told = offer.is_ready || !offer.note.is_empty();
+            let away = if is_told { "" } else { " Nobody is there for it now; it waits until a helper comes." };
             let note =
                 if offer.note.is_empty() { String::new() } else { format!(" {}", capitalised(&sentence(&offer.note))) };
             format!(
@@ -30,14 +32,22 @@ pub fn quality(queue: &Queue, form: &Form) -> String {
 
 /// A job type in the list.
 pub fn offer(offer: &Offer) -> String {
-    let away = if offer.is_ready { "" } else { " (nobody there now)" };
-    format!("{}, {}{away}", offer.label, about(offer.expected_s))
+    if offer.is_ready {
+        format!("{}, {}", offer.label, about(offer.expected_s))
+    } else {
+        format!("{} (nobody there)", offer.label)
+    }
 }
 
 /// How much there is to do in the room's queue; empty while nobody knows.
 pub fn line(queue: &Queue) -> String {
     let Some(Line { waiting, processing }) = queue.line else { return String::new() };
-    match (waiting, processing) {
+    // The line is some seconds old; jobs on this page may be newer.
+    let own = |status| {
+        let is_so = |job: &&QueueJob| job.view.as_ref().is_some_and(|view| view.status == status);
+        u32::try_from(queue.open().filter(is_so).count()).unwrap_or(u32::MAX)
+    };
+    match (waiting.max(own(Status::Queued)), processing.max(own(Status::Processing))) {
         (0, 0) => "The room's queue is empty.".into(),
         (waiting, 0) => format!("The room's queue: {waiting} waiting."),
         (waiting, processing) => format!("The room's queue: {waiting} waiting, {processing} being painted."),
@@ -247,6 +257,10 @@ mod tests {
             assert_eq!(words.contains("does not let this room spend"), cloud == Cloud::Barred, "{words}");
             assert_eq!(words.contains("waits until a helper comes"), !is_ready, "{words}");
         }
+        let noted = Offer { note: "it waits for sdxl".into(), ..offered(Cloud::Absent, false) };
+        let form = Form { is_high: true, ..Form::default() };
+        let words = quality(&Queue { offers: vec![noted], ..Queue::default() }, &form);
+        assert!(words.ends_with("It waits for sdxl.") && !words.contains("Nobody"), "said once: {words}");
         let quick = quality(&Queue::default(), &Form::default());
         assert!(quick.contains("only its members see the prompt"), "{quick}");
     }
@@ -319,5 +333,9 @@ mod tests {
         assert_eq!(line(&Queue::default()), "");
         assert_eq!(line(&queue(0, 0)), "The room's queue is empty.");
         assert_eq!(line(&queue(2, 1)), "The room's queue: 2 waiting, 1 being painted.");
+        let waits = || job(Stage::Watching, Some(view(Status::Queued)));
+        let called_off = job(Stage::Cancelled, Some(view(Status::Queued)));
+        let with_own = Queue { jobs: vec![waits(), waits(), called_off], ..queue(0, 1) };
+        assert_eq!(line(&with_own), "The room's queue: 2 waiting, 1 being painted.", "own ones may be newer");
     }
 }

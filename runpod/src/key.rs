@@ -7,14 +7,14 @@ use std::mem::take;
 
 use reqwest::header::HeaderValue;
 
-use crate::limits::KEY_BYTES_MAX;
+use crate::limits::{KEY_BYTES_MAX, KEY_BYTES_MIN};
 
 /// What stands in a text where the key stood.
 const REDACTED: &str = "(redacted)";
 
 /// A text cannot be a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a key is 1 to {KEY_BYTES_MAX} visible ASCII characters")]
+#[error("a key is {KEY_BYTES_MIN} to {KEY_BYTES_MAX} visible ASCII characters")]
 pub struct KeyError;
 
 /// A key, never printed, and overwritten when dropped. The header made of it for a call is not overwritten: its copies are the
@@ -26,7 +26,8 @@ impl Key {
     /// Checks that it can stand in a header; surrounding white space (a file's last newline) is left out.
     pub fn new(text: &str) -> Result<Self, KeyError> {
         let text = text.trim();
-        let fits = (1..=KEY_BYTES_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+        let fits =
+            (KEY_BYTES_MIN..=KEY_BYTES_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
         fits.then(|| Self(text.to_owned())).ok_or(KeyError)
     }
 
@@ -84,7 +85,7 @@ mod tests {
 
     #[test]
     fn what_cannot_stand_in_a_header_is_no_key() {
-        for text in ["", " ", "a b", "a\nb", "ä", &"a".repeat(KEY_BYTES_MAX + 1)] {
+        for text in ["", " ", "abcdefg ", "abcd efgh", "abcd\nefgh", "abcdefgä", &"a".repeat(KEY_BYTES_MAX + 1)] {
             assert!(Key::new(text).is_err(), "{text:?}");
         }
     }

@@ -23,6 +23,9 @@ pub const TRACEBACK_BYTES_MAX: usize = 8 * 1024;
 /// Bytes of an endpoint's job id: `sync-` and a UUID and `-u1` are 44.
 pub const REMOTE_ID_BYTES_MAX: usize = 128;
 
+/// The shortest key: shorter ones stand in pictures by chance, from which they would be redacted. RunPod's have over forty characters.
+pub const KEY_BYTES_MIN: usize = 8;
+
 /// Bytes of a key; the vendor's are some 50.
 pub const KEY_BYTES_MAX: usize = 512;
 

@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     fn endpoint(name: &str) -> EndpointRules {
-        let key = Key::new("secret").unwrap();
+        let key = Key::new("a-secret-key").unwrap();
         EndpointRules {
             name: Endpoint::new(name).unwrap(),
             client: Client::new("http://127.0.0.1:1/v2/x", key, ClientLimits::default()).unwrap(),

@@ -52,9 +52,13 @@ pub fn install_for_queue() {
         return;
     }
     eprintln!("== installing {}", packages.join(" "));
-    // One by one if not together: what one system calls otherwise keeps no other from being installed.
-    if !install(&packages) && !packages.iter().fold(true, |all, package| install(&[package]) && all) {
-        eprintln!("== not all can be installed; tests that need them say what they skip");
+    if install(&packages) {
+        return;
+    }
+    // One by one: what one system calls otherwise keeps no other from being installed.
+    let missed: Vec<&str> = packages.into_iter().filter(|package| !install(&[package])).collect();
+    if !missed.is_empty() {
+        eprintln!("== {} cannot be installed; tests that need them say what they skip", missed.join(", "));
     }
 }
 

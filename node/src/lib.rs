@@ -2,6 +2,8 @@
 //!
 //! The participant itself runs natively and in a page; files, models and the command line are native only.
 
+#[cfg(not(target_arch = "wasm32"))]
+pub mod backoff;
 pub mod card;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod checkpoint;
@@ -12,11 +14,15 @@ pub mod job;
 pub mod lane;
 pub mod meeting;
 #[cfg(not(target_arch = "wasm32"))]
+pub mod memory;
+#[cfg(not(target_arch = "wasm32"))]
 pub mod models;
 pub mod participant;
 pub mod picture;
 pub mod preview;
 pub mod report;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod supervision;
 
 pub use card::ModelCard;
 pub use job::{Order, Painted};

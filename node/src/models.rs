@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use compute::{Diffusion, Engine, ModelFolder};
+use protocol::{JobRequest, JobSpec};
 
 use crate::lane::EngineMaker;
 
@@ -24,6 +25,21 @@ pub fn engine(folder: Arc<ModelFolder>, threads: usize) -> EngineMaker {
         let engine = Diffusion::load(&folder, threads).map_err(|error| error.to_string())?;
         Ok(Box::new(engine) as Box<dyn Engine>)
     })
+}
+
+/// Checks a request against a model, before anybody is asked to compute.
+pub fn check(folder: &ModelFolder, request: JobRequest) -> Result<JobSpec, String> {
+    let shape = folder.shape();
+    let spec = JobSpec::new(request, folder.id(), &shape).map_err(|error| error.to_string())?;
+    for (what, text) in [("prompt", &spec.prompt), ("negative prompt", &spec.negative)] {
+        if let Some(excess) = folder.excess(text) {
+            let tokens = shape.tokens;
+            return Err(format!(
+                "the {what} is longer than the {tokens} tokens this model reads; \"{excess}\" would be cut: shorten it"
+            ));
+        }
+    }
+    Ok(spec)
 }
 
 fn find(name: &str, roots: &[PathBuf]) -> Option<PathBuf> {

@@ -183,16 +183,7 @@ fn check(arguments: &Arguments, folder: &ModelFolder) -> Result<JobSpec, Complai
         seed: arguments.seed.unwrap_or_else(|| u64::from(rand::random::<u32>())),
         plan: arguments.plan.into(),
     };
-    let spec = JobSpec::new(request, folder.id(), &shape)?;
-    for (what, text) in [("prompt", &spec.prompt), ("negative prompt", &spec.negative)] {
-        if let Some(excess) = folder.excess(text) {
-            let tokens = shape.tokens;
-            return Err(Complaint(format!(
-                "the {what} is longer than the {tokens} tokens this model reads; \"{excess}\" would be cut: shorten it"
-            )));
-        }
-    }
-    Ok(spec)
+    Ok(models::check(folder, request)?)
 }
 
 /// The job of a checkpoint, if it is one of this model.

@@ -9,6 +9,7 @@ mod paint;
 mod parity;
 mod room;
 mod screen;
+mod supervise;
 
 use std::process::ExitCode;
 

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 use super::interrupt::Interrupt;
 use super::screen::{Screen, Style, plain};
-use super::{Complaint, Ended, bench};
+use super::{Complaint, Ended, bench, supervise};
 
 /// Accusations that are shown of a room, each once.
 const TOLD_MAX: usize = 256;
@@ -44,6 +44,8 @@ pub struct Arguments {
     /// Ask this STUN server how this machine is seen from outside, to be reached directly behind a NAT; may be repeated.
     #[arg(long, value_name = "HOST[:PORT]", conflicts_with = "relayed_only")]
     stun: Vec<String>,
+    #[command(flatten)]
+    supervision: supervise::Supervision,
     /// How progress is shown.
     #[arg(long, value_enum, default_value_t = Style::Auto)]
     progress: Style,
@@ -54,6 +56,10 @@ pub struct Arguments {
 
 /// Lends until Ctrl-C.
 pub async fn run(arguments: Arguments) -> Ended {
+    if arguments.supervision.supervise {
+        let screen = Screen::new(arguments.progress);
+        return supervise::run(&arguments.supervision, &screen, supervise::STOP_TIME_MAX).await;
+    }
     let link = RoomLink::parse(&arguments.link)?;
     let threads = arguments.threads.unwrap_or_else(spare_cores).max(1);
     let name = arguments.name.clone().unwrap_or_else(host_name);

@@ -15,7 +15,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("shaders", &[]),
     ("compute", &["protocol", "sampler", "shaders"]),
     ("net", &["protocol"]),
-    ("node", &["protocol", "coordinator", "sampler", "net", "compute"]),
+    ("node", &["protocol", "coordinator", "sampler", "net", "compute", "queue"]),
     ("wasm", &["protocol", "coordinator", "sampler", "net", "node"]),
     ("relay", &["protocol", "coordinator", "net", "node", "queue", "runpod", "service", "store"]),
     ("queue", &["protocol"]),

@@ -22,6 +22,8 @@ pub mod picture;
 pub mod preview;
 pub mod report;
 #[cfg(not(target_arch = "wasm32"))]
+pub mod serving;
+#[cfg(not(target_arch = "wasm32"))]
 pub mod supervision;
 
 pub use card::ModelCard;

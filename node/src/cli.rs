@@ -9,6 +9,7 @@ mod paint;
 mod parity;
 mod room;
 mod screen;
+mod serve;
 mod supervise;
 
 use std::process::ExitCode;
@@ -36,6 +37,8 @@ enum Command {
     Join(join::Arguments),
     /// Paint a picture, with a room or alone.
     Paint(paint::Arguments),
+    /// Take whole pictures from a queue, of a relay or on RunPod, until Ctrl-C.
+    Serve(serve::Arguments),
     /// Say what this machine can do, and why not.
     Doctor(doctor::Arguments),
     /// Compare this build with recorded diffusers results.
@@ -71,6 +74,7 @@ pub fn main() -> ExitCode {
         Command::Room(arguments) => room::run(&arguments),
         Command::Join(arguments) => in_runtime(1, join::run(arguments)),
         Command::Paint(arguments) => in_runtime(2, paint::run(arguments)),
+        Command::Serve(arguments) => in_runtime(2, serve::run(arguments)),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Parity(arguments) => parity::run(&arguments),
         Command::Card(arguments) => card::run(&arguments),

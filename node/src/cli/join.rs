@@ -130,7 +130,8 @@ fn spare_cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from).saturating_sub(1).max(1)
 }
 
-fn host_name() -> String {
+/// What this machine calls itself.
+pub fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok().or_else(|| std::env::var("COMPUTERNAME").ok());
     let name = name.map(|name| plain(name.trim())).filter(|name| !name.is_empty() && name.len() <= NAME_BYTES_MAX);
     name.unwrap_or_else(|| "worker".into())

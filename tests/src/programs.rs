@@ -20,8 +20,11 @@ pub fn programs() -> &'static Programs {
 /// A command that runs a program, with nothing of the caller's environment that changes what it does.
 pub fn command(program: &Path) -> Command {
     let mut command = Command::new(program);
-    for variable in ["MANYHANDS_ROOM", "MANYHANDS_RELAY", "MANYHANDS_MODELS", "MANYHANDS_LOG"] {
-        command.env_remove(variable);
+    for (variable, _) in std::env::vars_os() {
+        let name = variable.to_string_lossy();
+        if (name.starts_with("MANYHANDS_") && name != xtask::web::BUILT) || name.starts_with("RUNPOD_") {
+            command.env_remove(variable);
+        }
     }
     // What is kept of paintings that are killed here is none of the user's.
     command.env("MANYHANDS_STATE", std::env::temp_dir().join("manyhands-tests"));

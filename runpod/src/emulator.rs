@@ -6,8 +6,8 @@
 //! ```
 //!
 //! What a simulated worker understands of its input beside the words of a picture: `_claim` (`{"url","nonce"}`, asked before
-//! it begins), `_client_ref` (counted in the meter), `_put` (`[{"url","file"}]`, where it puts its picture) and `_stream`
-//! (a list that it yields).
+//! it begins), `_client_ref` (counted in the meter), `_output` (`{"put": [{"put","path"}]}`, where it puts its picture) and
+//! `_stream` (a list that it yields).
 
 mod behaviour;
 mod clock;

@@ -61,18 +61,20 @@ async fn claim(shared: &Shared, url: &str, nonce: &str, id: &str) -> Result<(), 
 
 /// Paints, and puts the picture where the input says; how many were put.
 async fn made(shared: &Shared, input: Value) -> Result<(Value, u64), String> {
-    let place = input.pointer("/_put/0").cloned();
+    let place = input.pointer("/_output/put/0").cloned();
     let painted = spawn_blocking(move || work(&input)).await;
     let Work { picture, mut output } = painted.map_err(|error| error.to_string())?;
     let text = |name: &str| place.as_ref().and_then(|place| place.get(name)).and_then(Value::as_str);
-    let Some((url, file)) = text("url").zip(text("file")) else { return Ok((output, 0)) };
-    let put = shared.http.put(url).header("content-type", "image/png").body(picture.clone()).send().await;
+    let Some((url, path)) = text("put").zip(text("path")) else { return Ok((output, 0)) };
+    // Both headers are part of what a store's presigned address signs.
+    let put = shared.http.put(url).header("content-type", "image/png").header("if-none-match", "*");
+    let put = put.body(picture.clone()).send().await;
     let is_put = put.is_ok_and(|reply| reply.status().is_success());
     if !is_put {
         // As a worker would that has nowhere else to leave it.
         output["images"] = json!([{"filename": "0.png", "type": "base64", "data": BASE64.encode(&picture)}]);
         return Ok((output, 0));
     }
-    output["images"] = json!([{"filename": "0.png", "type": "stored", "data": file}]);
+    output["images"] = json!([{"filename": "0.png", "type": "stored", "data": path}]);
     Ok((output, 1))
 }

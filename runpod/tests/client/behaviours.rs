@@ -266,7 +266,8 @@ async fn a_picture_is_put_where_the_input_says() {
     let relay = Relay::start().await;
     let (emulator, client) = start(settings()).await;
     let mut request = request("one");
-    request.input["_put"] = json!([{"url": relay.url("/files/a.png"), "file": "bucket/user/a.png"}]);
+    let place = json!({"put": relay.url("/files/a.png"), "path": "bucket/user/a.png"});
+    request.input["_output"] = json!({ "put": [place] });
     let job = client.run(&request).await.unwrap();
     let Some(End::Completed(output)) = client.wait(&job.id, LONG, |_| ()).await.unwrap().end() else { panic!() };
     let pictures = runpod::read_output(&output, runpod::Dialect::Manyhands).unwrap();

@@ -10,6 +10,10 @@ use crate::guard::Caller;
 use crate::limits::{JSON_BYTES_MAX, RAW_EXPECTED};
 use crate::state::App;
 
+/// Fields of an input with which a relay speaks to its workers: what asks whether it may begin, where its pictures go (under
+/// both names that there have been), whose it is. A worker believes them, so a client never says them.
+pub(crate) const OF_THE_RELAY: [&str; 4] = ["_claim", "_output", "_put", "_client_ref"];
+
 impl From<OrderError> for ApiError {
     fn from(error: OrderError) -> Self {
         Self::wrong(error.to_string())
@@ -47,16 +51,19 @@ pub async fn typed(
     Ok(submitted)
 }
 
-/// Queues a foreign client's input as it came; any worker of the room may take it.
+/// Queues a foreign client's input as it came, but for what only a relay says; any worker of the room may take it.
 pub async fn raw(
     app: &App,
     caller: &Caller,
     room: &RoomName,
-    input: Value,
+    mut input: Value,
     webhook: Option<String>,
     priority: i32,
     deadlines: Deadlines,
 ) -> Result<Submitted, ApiError> {
+    if let Value::Object(fields) = &mut input {
+        fields.retain(|name, _| !OF_THE_RELAY.contains(&name.as_str()));
+    }
     let input = input.to_string();
     if input.len() > JSON_BYTES_MAX {
         return Err(ApiError::wrong(format!("the input has more than {JSON_BYTES_MAX} bytes; upload pictures first")));

@@ -44,6 +44,34 @@ async fn a_job_goes_from_queue_to_worker_and_back_as_it_came() {
 }
 
 #[tokio::test]
+async fn what_only_a_relay_says_to_its_workers_is_no_clients_to_say() {
+    let stage = Stage::start().await;
+    let (client, worker) = (stage.client("room", "ada"), stage.worker("room", "bob"));
+    let elsewhere = "http://169.254.169.254/latest";
+    let claim = json!({"url": elsewhere, "nonce": "n"});
+    let place = json!([{"put": elsewhere, "path": "raw/eve/x.png", "url": elsewhere, "file": "raw/eve/x.png"}]);
+    let spoken = json!({"_claim": claim, "_output": {"put": place}, "_put": place, "_client_ref": "j", "_theirs": 1});
+    for more in [json!({"prompt": "a"}), json!({"workflow": {}}), json!({"task": "txt2img"})] {
+        let mut input = more.clone();
+        input.as_object_mut().unwrap().extend(spoken.as_object().unwrap().clone());
+        let id = client.run("room", input).await;
+        for query in ["", "&dialect=manyhands&models=demo"] {
+            let taken = worker.take("room", "w", query).await.unwrap();
+            assert!(!taken.to_string().contains("169.254"), "{taken}");
+            let fields = taken["input"].as_object().unwrap();
+            for name in ["_claim", "_output", "_put", "_client_ref"] {
+                assert!(!fields.contains_key(name), "{name} of {more} came through");
+            }
+            // What is none of the relay's comes as it is to whoever reads inputs as they came.
+            assert!(!query.is_empty() || fields["_theirs"] == 1);
+            worker.done("room", "w", &id, json!({"handBack": true})).await;
+        }
+        worker.take("room", "w", "").await.unwrap();
+        worker.done("room", "w", &id, json!({"output": 1})).await;
+    }
+}
+
+#[tokio::test]
 async fn pictures_are_kept_as_files_and_come_back_inside_the_output() {
     let stage = Stage::start().await;
     let (client, worker) = (stage.client("room", "ada"), stage.worker("room", "bob"));

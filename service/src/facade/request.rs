@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::error::ApiError;
 use crate::facade::limits::{DEADLINE_MAX, EXECUTION_MIN, TTL_MIN, WEBHOOK_BYTES_MAX};
+use crate::submit::OF_THE_RELAY;
 
 /// The body of `/run` and `/runsync`, read.
 pub(crate) struct RunRequest {
@@ -40,6 +41,10 @@ const NO_WEBHOOK: &str = "webhooks are kept and not called: the relay fetches no
 /// What is said of credentials for a store.
 const NO_S3: &str = "s3Config is not passed on: members of the room would read its secret; results are in /status";
 
+/// What is said of fields that a client may not give.
+const NO_RELAY_FIELDS: &str =
+    "_claim, _output, _put and _client_ref are left out: only a relay says them to its workers";
+
 impl RunRequest {
     /// Reads the body of `/run` or `/runsync`.
     pub fn read(body: Value, catalogue: &Catalogue) -> Result<Self, ApiError> {
@@ -53,6 +58,9 @@ impl RunRequest {
         }
         if fields.get("s3Config").is_some_and(|config| !config.is_null()) {
             notes.push(NO_S3);
+        }
+        if OF_THE_RELAY.iter().any(|name| input.get(name).is_some()) {
+            notes.push(NO_RELAY_FIELDS);
         }
         let webhook = webhook.filter(|webhook| webhook.len() <= WEBHOOK_BYTES_MAX).map(str::to_owned);
         let (deadlines, priority) = match fields.get("policy") {
@@ -186,6 +194,10 @@ mod tests {
         let request = read(json!({"input": {}, "webhook": "https://x", "s3Config": {"accessSecret": "s"}})).unwrap();
         assert_eq!((request.webhook.as_deref(), request.notes), (Some("https://x"), vec![NO_WEBHOOK, NO_S3]));
         assert!(read(json!({"input": {}})).unwrap().notes.is_empty());
+        for name in OF_THE_RELAY {
+            assert_eq!(read(json!({"input": { name: 1 }})).unwrap().notes, [NO_RELAY_FIELDS]);
+            assert!(NO_RELAY_FIELDS.contains(name), "{name} is named");
+        }
     }
 
     #[test]

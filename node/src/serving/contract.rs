@@ -10,6 +10,10 @@ use super::limits::PING_EVERY;
 const TAKE: &str = "/job-take/";
 const STOP: &str = "/job-stop/";
 
+/// Tells a relay that this worker reads the catalogue's orders, keeps its leases itself, and wants to know when a job is not
+/// its own any more.
+const DIALECT: &str = "dialect=manyhands";
+
 /// What RunPod's addresses hold in place of names.
 const POD: &str = "$RUNPOD_POD_ID";
 const ID: &str = "$ID";
@@ -55,10 +59,10 @@ impl Contract {
             worker: worker.to_string(),
             ping_every: PING_EVERY,
             authorization: token.map(|token| format!("Bearer {}", token.trim())),
-            take: format!("{address}{TAKE}{worker}?models={models}"),
-            done: format!("{address}/job-done/{worker}/{ID}"),
-            stop: Some(format!("{address}{STOP}{worker}")),
-            ping: Some(format!("{address}/ping/{worker}")),
+            take: format!("{address}{TAKE}{worker}?{DIALECT}&models={models}"),
+            done: format!("{address}/job-done/{worker}/{ID}?{DIALECT}"),
+            stop: Some(format!("{address}{STOP}{worker}?{DIALECT}")),
+            ping: Some(format!("{address}/ping/{worker}?{DIALECT}")),
         })
     }
 
@@ -205,10 +209,13 @@ mod tests {
         let (worker, model) = (Owner::new("w-1").unwrap(), |name: &str| Model::new(name).unwrap());
         let models = [model("demo"), model("sd15")];
         let contract = Contract::relay("https://r.example/v2/room/", Some(" T\n"), &worker, &models).unwrap();
-        assert_eq!(contract.take(false), "https://r.example/v2/room/job-take/w-1?models=demo,sd15&job_in_progress=0");
-        assert_eq!(contract.done("j"), "https://r.example/v2/room/job-done/w-1/j?isStream=false");
-        assert_eq!(contract.stop().unwrap(), "https://r.example/v2/room/job-stop/w-1");
-        assert!(contract.ping(None).unwrap().starts_with("https://r.example/v2/room/ping/w-1?runpod_version="));
+        let room = "https://r.example/v2/room";
+        let take = format!("{room}/job-take/w-1?dialect=manyhands&models=demo,sd15&job_in_progress=0");
+        assert_eq!(contract.take(false), take);
+        assert_eq!(contract.done("j"), format!("{room}/job-done/w-1/j?dialect=manyhands&isStream=false"));
+        assert_eq!(contract.stop().unwrap(), format!("{room}/job-stop/w-1?dialect=manyhands"));
+        let ping = contract.ping(None).unwrap();
+        assert!(ping.starts_with(&format!("{room}/ping/w-1?dialect=manyhands&runpod_version=")), "{ping}");
         assert_eq!(contract.authorization(), Some("Bearer T"));
         assert_eq!(contract.host(), "r.example");
     }

@@ -202,24 +202,30 @@ async fn bring(
     let mut deliveries = Vec::new();
     for png in pictures {
         deliveries.push(match places.next() {
-            Some(place) => put(courier, place, png.into()).await?,
+            Some(place) => put(courier, place, png.into()).await,
             None => Delivery::Inside(png),
         });
     }
     Ok(deliveries)
 }
 
-async fn put(courier: &Courier, place: Place, png: Arc<[u8]>) -> Result<Delivery, String> {
+/// Puts a picture to its place, or into the reply if that cannot be: it is painted, and perhaps paid for.
+async fn put(courier: &Courier, place: Place, png: Arc<[u8]>) -> Delivery {
     let mut backoff = Backoff::new(RETRY_AFTER_MIN, RETRY_AFTER_MAX);
     loop {
         let (trouble, may_pass) = match courier.put_elsewhere(place.address.clone(), png.clone()).await {
-            Ok(Answer { status, .. }) if status.is_success() => return Ok(Delivery::Stored(place.path)),
-            Ok(Answer { status, .. }) => (format!("answers {status}"), is_passing(status.as_u16())),
+            Ok(Answer { status, .. }) if status.is_success() => return Delivery::Stored(place.path),
+            // The place is this picture's alone: one that is taken was taken by a try whose answer was lost.
+            Ok(Answer { status, .. }) if backoff.failures() > 0 && matches!(status.as_u16(), 409 | 412) => {
+                return Delivery::Stored(place.path);
+            }
+            Ok(Answer { status, .. }) => (format!("it answers {status}"), is_passing(status.as_u16())),
             Err(reason) => (reason, true),
         };
         let wait = backoff.fail_with_jitter(rand::random());
         if !may_pass || backoff.failures() >= PUT_TRIES_MAX {
-            return Err(format!("the picture could not be put to its place in the result store: {trouble}"));
+            tracing::warn!(trouble, "a picture cannot be put to its place, and goes into the reply");
+            return Delivery::Inside(png.to_vec());
         }
         tokio::time::sleep(wait).await;
     }

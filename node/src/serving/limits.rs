@@ -38,7 +38,7 @@ pub const DELIVER_TRIES_MAX: u32 = 7;
 /// Tries to claim a paid job before it fails: whoever waits for it pays for the time.
 pub const CLAIM_TRIES_MAX: u32 = 3;
 
-/// Tries to put a picture to its place before the job fails.
+/// Tries to put a picture to its place before it goes into the reply.
 pub const PUT_TRIES_MAX: u32 = 4;
 
 /// RunPod is told that a worker lives this often unless it says otherwise.

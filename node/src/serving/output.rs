@@ -49,16 +49,15 @@ pub fn read_claim(input: &Value) -> Result<Option<Claim>, Refusal> {
 
 /// Where the input says that pictures are to be put; those that have no place go into the reply.
 pub fn read_places(input: &Value) -> Result<Vec<Place>, Refusal> {
-    let output = &input["_output"];
-    let list = if output.is_array() { output } else { &output["put"] };
     let read = |place: &Value| {
         let text = |name: &str| place[name].as_str().map(str::to_owned);
         let place = text("put").zip(text("path")).map(|(address, path)| Place { address, path });
         place
             .filter(|place| is_web(&place.address))
-            .ok_or_else(|| Refusal("the input's _output needs put and path".into()))
+            .ok_or_else(|| Refusal("a place in the input's _output.put needs put and path".into()))
     };
-    list.as_array().map_or(Ok(Vec::new()), |list| list.iter().map(read).collect())
+    let list = input["_output"]["put"].as_array();
+    list.map_or(Ok(Vec::new()), |list| list.iter().map(read).collect())
 }
 
 /// The PNG of a picture, its recipe inside.
@@ -128,8 +127,7 @@ mod tests {
     fn places_are_a_list_of_addresses_with_their_paths() {
         let place = Place { address: "https://s/x?sig".into(), path: "bucket/user/x.png".into() };
         let list = json!([{ "put": "https://s/x?sig", "path": "bucket/user/x.png" }]);
-        assert_eq!(read_places(&json!({ "_output": { "put": list } })), Ok(vec![place.clone()]));
-        assert_eq!(read_places(&json!({ "_output": list })), Ok(vec![place]));
+        assert_eq!(read_places(&json!({ "_output": { "put": list } })), Ok(vec![place]));
         assert_eq!(read_places(&json!({})), Ok(Vec::new()));
         for wrong in [json!([{ "put": "https://s" }]), json!([{ "put": "ftp://s", "path": "x" }]), json!(["x"])] {
             assert!(read_places(&json!({ "_output": { "put": wrong } })).is_err());

@@ -179,6 +179,10 @@ fn read(answer: Result<Answer, String>) -> Taken {
             ));
         }
         404 => return Taken::Trouble("it knows no such queue (404); check --queue".into()),
+        421 => {
+            let advice = "its operator may add that to hosts, or call it as its public_url does";
+            return Taken::Trouble(format!("it is not known by the name in its address (421); {advice}"));
+        }
         _ => return Taken::Trouble(format!("it answers {status}")),
     }
     let job = serde_json::from_slice::<Value>(&body).ok().and_then(|mut job| {
@@ -268,6 +272,8 @@ mod tests {
         assert!(matches!(taken(429, ""), Taken::TooOften));
         assert!(matches!(taken(500, ""), Taken::Trouble(_)));
         assert!(matches!(taken(302, ""), Taken::Trouble(_)));
+        let Taken::Trouble(reason) = taken(421, "") else { panic!("it may pass") };
+        assert!(reason.contains("hosts"), "{reason}");
         let Taken::Refused(reason) = taken(401, "") else { panic!("it is refused") };
         assert!(reason.contains("--token"), "{reason}");
     }

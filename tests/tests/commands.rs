@@ -56,9 +56,36 @@ fn run(line: &str, folder: &Path, link: &str) {
             }
         })
         .collect();
-    let words: Vec<String> = words.iter().map(|word| word.replace("LINK", link)).collect();
+    let token = if line.contains("TOKEN") { operator(folder) } else { String::new() };
+    let address = link.strip_prefix("http://").and_then(|rest| rest.split_once('/')).unwrap().0;
+    let here = &format!("http://{address}");
+    let filled = |word: &str| word.replace("LINK", link).replace("TOKEN=TOKEN", &format!("TOKEN={token}"));
+    let filled = |word: &str| filled(word).replace("Bearer TOKEN", &format!("Bearer {token}"));
+    let words: Vec<String> = words.iter().map(|word| filled(word)).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words.as_slice() {
+        // A worker of the relay that is open here.
+        [token, "manyhands", "serve", "--queue", queue, rest @ ..] => {
+            let (name, token) = token.split_once('=').expect("the token is given by the environment");
+            let queue = queue.replace("http://127.0.0.1:8080", here);
+            let mut command = node();
+            command.env(name, token).args(["serve", "--queue", &queue, "--progress", "json"]).args(rest);
+            let mut worker = start(&mut command);
+            worker.wait_for("serving").unwrap();
+            interrupt(&worker);
+            assert_eq!(finish(worker).0, Some(0), "{line}");
+        }
+        // What is asked of the queue by command, on the data of the relay that is open here.
+        ["manyhands-relay", "token" | "ledger" | "job-types", ..] => {
+            let output = queue_command(folder).args(&words[1..]).output().unwrap();
+            assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        ["curl", "--header", header, "--json", json, url] => {
+            let url = url.replace("http://127.0.0.1:8080", here);
+            let (name, value) = header.split_once(": ").expect("a header has a name");
+            let request = ureq::post(url).header(name, value).content_type("application/json");
+            assert_eq!(request.send(*json).unwrap().status(), 202, "{line}");
+        }
         // This test is part of it.
         ["cargo", "xtask", "test"] => {}
         ["cargo", "xtask", "bench", rest @ ..] => {
@@ -121,12 +148,25 @@ fn run(line: &str, folder: &Path, link: &str) {
         ["curl", .., url] => {
             let url = url.strip_prefix("http://").expect("documents use plain http for the local relay");
             let (_, path) = url.split_once('/').expect("the address has a path");
-            let address = link.strip_prefix("http://").and_then(|rest| rest.split_once('/')).unwrap().0;
             let answer = get(address, path);
             assert!(answer.starts_with("HTTP/1.1 200"), "{line}: {answer}");
         }
         other => panic!("documents show a command that no test runs: {other:?}"),
     }
+}
+
+/// A command about the queue of the relay that is open here.
+fn queue_command(folder: &Path) -> Command {
+    let mut command = relay_command();
+    command.env("MANYHANDS_RELAY_DATA", folder.join("relay"));
+    command
+}
+
+/// An operator's token of that relay.
+fn operator(folder: &Path) -> String {
+    let output = queue_command(folder).args(["token", "--user", "me", "--can", "operate"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
 fn get(address: &str, path: &str) -> String {

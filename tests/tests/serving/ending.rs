@@ -62,7 +62,7 @@ fn on_runpod_which_takes_nothing_back_the_picture_fails_and_the_pod_ends() {
     let queue = Queue::open();
     let mut command = node();
     command.args(["serve", "--threads", "1", "--progress", "json", "--drain", "0"]);
-    on_runpod(&mut command, &queue);
+    on_runpod(&mut command, &queue.room(), "the-key");
     let mut worker: Process = start(&mut command);
     worker.wait_for("serving").unwrap();
     begin(&queue, "long", LONG);

@@ -1,9 +1,13 @@
-//! `manyhands serve`: a queue's jobs become the pictures that `paint` paints, in order, and none is reported twice or late.
+//! `manyhands serve`: a queue's jobs become the pictures that `paint` paints, in order, and none is reported twice or late. The
+//! queue is a relay's, RunPod's as it is emulated, or one that shows every word of a worker.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod ending;
+mod hosted;
+mod paid;
 mod queue;
+mod rooms;
 mod supervised;
 
 use std::path::Path;
@@ -37,12 +41,22 @@ fn order(steps: u32, seed: u64) -> Value {
 }
 
 /// The pixels of the same order as `manyhands paint` paints it.
-fn painted(folder: &Path, steps: u32, seed: u64) -> Vec<u8> {
+fn painted(folder: &Path, order: &Value) -> Vec<u8> {
     let out = folder.join("paint.png");
     let mut paint = node();
-    paint.args(["paint", PROMPT, "--negative", "fog", "--size", "192x128", "--guidance", "3.5"]);
-    paint.args(["--steps", &steps.to_string(), "--seed", &seed.to_string(), "--out"]).arg(&out);
-    let output = paint.output().unwrap();
+    paint.args([
+        "paint",
+        order["prompt"].as_str().unwrap(),
+        "--size",
+        &format!("{}x{}", order["width"], order["height"]),
+    ]);
+    if let Some(negative) = order["negative_prompt"].as_str().filter(|text| !text.is_empty()) {
+        paint.args(["--negative", negative]);
+    }
+    for (flag, field) in [("--steps", "steps"), ("--guidance", "guidance"), ("--seed", "seed")] {
+        paint.args([flag, &order[field].to_string()]);
+    }
+    let output = paint.arg("--out").arg(&out).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     pixels(&std::fs::read(out).unwrap())
 }
@@ -72,7 +86,7 @@ fn a_job_becomes_the_picture_that_paint_paints_and_its_progress_comes_first_and_
     let _worker = serve(&queue, &["--name", "here"]);
     let take = queue.wait_for(|seen| seen.what == "job-take");
     assert!(take.worker.starts_with("here-"), "{}", take.worker);
-    assert!(take.query.contains("models=demo") && take.query.contains("job_in_progress=0"), "{}", take.query);
+    assert_eq!(take.query, "dialect=manyhands&models=demo&job_in_progress=0");
     assert_eq!(take.header("authorization"), "Bearer the-token");
     queue.give("job-1", order(12, 7));
     let reports = queue.reports_until_end("job-1");
@@ -94,7 +108,7 @@ fn a_job_becomes_the_picture_that_paint_paints_and_its_progress_comes_first_and_
     assert_eq!((&body["output"]["seed"], &body["output"]["images"][0]["filename"]), (&json!(7), &json!("0.png")));
     assert!(body["output"]["seconds"].as_f64().unwrap() > 0.0);
     let pictures = pictures(end);
-    assert_eq!(pixels(&pictures[0]), painted(folder.path(), 12, 7));
+    assert_eq!(pixels(&pictures[0]), painted(folder.path(), &order(12, 7)));
     let reader = png::Decoder::new(std::io::Cursor::new(&pictures[0])).read_info().unwrap();
     let recipe = reader.info().utf8_text[0].get_text().unwrap();
     assert!(recipe.contains(PROMPT) && recipe.contains("Seed: 7"), "the recipe is inside: {recipe}");
@@ -168,10 +182,17 @@ fn pictures_are_put_where_the_input_says() {
     let stored = queue.wait_for(|seen| seen.what == "put");
     assert_eq!((stored.job.as_str(), stored.query.as_str()), ("demo/user/x.png", "signature=s"));
     assert_eq!((stored.header("content-type"), stored.header("authorization")), ("image/png", ""));
-    assert_eq!(pixels(&stored.body), painted(folder.path(), 2, 3));
+    assert_eq!(stored.header("if-none-match"), "*", "a store's address signs it");
+    assert_eq!(pixels(&stored.body), painted(folder.path(), &order(2, 3)));
     let reports = queue.reports_until_end("job");
     let image = &reports.last().unwrap().json()["output"]["images"][0];
     assert_eq!(*image, json!({ "filename": "x.png", "type": "stored", "data": "demo/user/x.png" }));
+    // A place that refuses it loses no picture that was painted, and perhaps paid for.
+    let mut input = order(2, 3);
+    input["_output"] = json!({ "put": [{ "put": format!("{}/no-such-place", queue.url), "path": "demo/user/y.png" }] });
+    queue.give("another", input);
+    let reports = queue.reports_until_end("another");
+    assert_eq!(pixels(&pictures(reports.last().unwrap())[0]), painted(folder.path(), &order(2, 3)));
 }
 
 #[test]
@@ -184,17 +205,16 @@ fn a_whole_room_paints_what_one_worker_takes() {
     let _worker = serve(&queue, &["--room", &link, "--no-local", "--wait", "60"]);
     queue.give("job", order(3, 9));
     let reports = queue.reports_until_end("job");
-    assert_eq!(pixels(&pictures(reports.last().unwrap())[0]), painted(folder.path(), 3, 9));
+    assert_eq!(pixels(&pictures(reports.last().unwrap())[0]), painted(folder.path(), &order(3, 9)));
 }
 
-/// The environment that RunPod gives, as it was measured, with the program's folder in the path.
-fn on_runpod(command: &mut Command, queue: &Queue) {
-    let room = queue.room();
-    command.env("RUNPOD_WEBHOOK_GET_JOB", format!("{room}/job-take/$ID?gpu=none"));
-    command.env("RUNPOD_WEBHOOK_POST_OUTPUT", format!("{room}/job-done/$RUNPOD_POD_ID/$ID?gpu=none"));
-    command.env("RUNPOD_WEBHOOK_POST_STREAM", format!("{room}/job-stream/$RUNPOD_POD_ID/$ID?gpu=none"));
-    command.env("RUNPOD_WEBHOOK_PING", format!("{room}/ping/$RUNPOD_POD_ID?gpu=none"));
-    command.env("RUNPOD_AI_API_KEY", "the-key").env("RUNPOD_POD_ID", "pod-7").env("RUNPOD_PING_INTERVAL", "1000");
+/// The environment that RunPod gives, as it was measured, for the endpoint at this address.
+fn on_runpod(command: &mut Command, endpoint: &str, key: &str) {
+    command.env("RUNPOD_WEBHOOK_GET_JOB", format!("{endpoint}/job-take/$ID?gpu=none"));
+    command.env("RUNPOD_WEBHOOK_POST_OUTPUT", format!("{endpoint}/job-done/$RUNPOD_POD_ID/$ID?gpu=none"));
+    command.env("RUNPOD_WEBHOOK_POST_STREAM", format!("{endpoint}/job-stream/$RUNPOD_POD_ID/$ID?gpu=none"));
+    command.env("RUNPOD_WEBHOOK_PING", format!("{endpoint}/ping/$RUNPOD_POD_ID?gpu=none"));
+    command.env("RUNPOD_AI_API_KEY", key).env("RUNPOD_POD_ID", "pod-7").env("RUNPOD_PING_INTERVAL", "1000");
 }
 
 #[test]
@@ -207,7 +227,7 @@ fn the_start_script_serves_runpod_as_its_environment_says() {
     let path = std::env::var("PATH").unwrap();
     script.env("PATH", format!("{}:{path}", programs.node.parent().unwrap().display()));
     script.env("MANYHANDS_MODELS", root().join("models"));
-    on_runpod(&mut script, &queue);
+    on_runpod(&mut script, &queue.room(), "the-key");
     let mut worker = start(&mut script);
     worker.wait_for("serving").unwrap();
     let take = queue.wait_for(|seen| seen.what == "job-take");

@@ -14,7 +14,7 @@ fn supervised(queue: &Queue, arguments: &[&str]) -> Process {
 }
 
 /// Kills the process that is supervised.
-fn kill(process: u64) {
+pub fn kill(process: u64) {
     assert!(Command::new("kill").args(["-KILL", &process.to_string()]).status().unwrap().success());
 }
 

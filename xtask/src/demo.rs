@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::build::Programs;
-use crate::processes::{LOOPBACK, Process, Room};
+use crate::processes::{LOOPBACK, Process, Room, serve};
 use crate::web::{self, Quality};
 
 /// Options of `cargo xtask demo`.
@@ -56,7 +56,11 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let mut room = Room::open_with_page(&programs, folder.path(), &page, arguments.workers, &join)?;
     match &arguments.prompt {
         Some(prompt) => paint(&programs, &mut room, prompt, arguments),
-        None => stay_open(&programs, &room, !arguments.no_web),
+        None => {
+            let threads = ["--threads", &threads];
+            let _painter = serve(&programs, &room.url, folder.path(), &threads)?;
+            stay_open(&programs, &room, !arguments.no_web)
+        }
     }
 }
 
@@ -65,7 +69,7 @@ fn cores() -> usize {
 }
 
 fn stay_open(programs: &Programs, room: &Room, has_page: bool) -> Result<ExitCode> {
-    println!("A relay and {} workers run on this machine. The room is\n", room.workers.len());
+    println!("A relay, {} workers and one for its queue run on this machine. The room is\n", room.workers.len());
     println!("    {}\n", room.link);
     match has_page {
         true => println!("Open it in a browser, or use another terminal:\n"),

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::build::Programs;
@@ -138,12 +138,28 @@ pub fn worker(programs: &Programs, link: &str, name: &str, arguments: &[&str]) -
     Ok((worker, lending))
 }
 
+/// A worker that takes whole pictures from every room's queue at the relay of this web address, which keeps its data in `folder`.
+pub fn serve(programs: &Programs, url: &str, folder: &Path, arguments: &[&str]) -> Result<Process> {
+    let mut command = Command::new(&programs.relay);
+    command.args(["token", "--user", "worker", "--can", "operate", "--ttl", "7d", "--data"]).arg(folder);
+    let output = command.output().context("making a token for the worker of the queue")?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());
+    let mut command = programs.node();
+    command.env("MANYHANDS_TOKEN", String::from_utf8(output.stdout)?.trim());
+    command.args(["serve", "--progress", "json", "--queue", &format!("{url}/v2/_")]).args(arguments);
+    let mut worker = Process::start("the worker of the queue", &mut command)?;
+    worker.wait_for("serving")?;
+    Ok(worker)
+}
+
 /// A relay and some workers in one room, each a process.
 pub struct Room {
     /// The room's link.
     pub link: String,
     /// The workers, in the order they were started.
     pub workers: Vec<Process>,
+    /// The relay's web address.
+    pub url: String,
     _relay: Process,
 }
 
@@ -165,6 +181,6 @@ impl Room {
         let link = new_room(programs, &url)?;
         let join = |index| Ok(worker(programs, &link, &format!("worker-{index}"), arguments)?.0);
         let workers = (1..=workers).map(join).collect::<Result<Vec<_>>>()?;
-        Ok(Self { link, workers, _relay: relay })
+        Ok(Self { link, workers, url, _relay: relay })
     }
 }

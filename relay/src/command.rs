@@ -104,7 +104,7 @@ async fn print_ledger(
     flags: &LedgerFlags,
     is_json: bool,
 ) -> Result<()> {
-    let store = service::open_store(queue, settings.data.as_deref()).await?;
+    let store = service::open_store_to_read(queue, settings.data.as_deref()).await?;
     let is_meant = |entry: &Entry| flags.room.as_ref().is_none_or(|room| *room == entry.room);
     let mut output = std::io::stdout().lock();
     let (mut after, mut lines) = (0, Vec::new());

@@ -31,6 +31,6 @@ pub use self::guard::{Caller, Need, OwnJob, OwnRoom, ROOM_HEADER};
 pub use self::metrics::{Delivery, Metrics};
 pub use self::routes::{Line, Route, router, routes};
 pub use self::settings::{Settings, SettingsError};
-pub use self::state::{App, Clock, mint, open_catalogue, open_store};
+pub use self::state::{App, Clock, mint, open_catalogue, open_store, open_store_to_read};
 pub use self::upkeep::spawn;
 pub use self::waiting::Closing;

@@ -186,16 +186,23 @@ impl App {
 
 /// Opens the queue that the settings name, else the one in the data folder, else one in memory.
 pub async fn open_store(settings: &Settings, data: Option<&Path>) -> Result<Arc<dyn JobStore>> {
-    let url = match (&settings.database, data) {
-        (Some(url), _) => url.clone(),
-        (None, Some(data)) => {
-            let failed = || format!("cannot make the data folder {}", data.display());
-            std::fs::create_dir_all(data).with_context(failed)?;
-            format!("sqlite:{}", data.join("queue.sqlite").display())
-        }
-        (None, None) => "memory:".to_owned(),
-    };
-    store::open(&url).await.context("cannot open the queue (database)")
+    if let (None, Some(data)) = (&settings.database, data) {
+        let failed = || format!("cannot make the data folder {}", data.display());
+        std::fs::create_dir_all(data).with_context(failed)?;
+    }
+    store::open(&database(settings, data)).await.context("cannot open the queue (database)")
+}
+
+/// The same to look at it, beside the relay that has it; for the command line.
+pub async fn open_store_to_read(settings: &Settings, data: Option<&Path>) -> Result<Arc<dyn JobStore>> {
+    store::open_to_read(&database(settings, data)).await.context("cannot read the queue (database)")
+}
+
+/// Where the queue is.
+fn database(settings: &Settings, data: Option<&Path>) -> String {
+    let in_folder = |data: &Path| format!("sqlite:{}", data.join("queue.sqlite").display());
+    let default = || data.map_or("memory:".to_owned(), in_folder);
+    settings.database.clone().unwrap_or_else(default)
 }
 
 /// The catalogue that the settings name, else the shipped one.

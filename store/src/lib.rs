@@ -15,5 +15,5 @@ mod store;
 pub mod testing;
 
 pub use self::memory::Memory;
-pub use self::open::open;
+pub use self::open::{open, open_to_read};
 pub use self::store::{Beat, Claimed, Held, JobStore, Offer, Report, StoreError, Submitted, Taken, Totals};

@@ -50,6 +50,14 @@ pub async fn open(url: &str) -> Result<Arc<dyn JobStore>, StoreError> {
     })
 }
 
+/// Opens the queue to look at it, beside the relay that has it. Only Postgres would let it be changed.
+pub async fn open_to_read(url: &str) -> Result<Arc<dyn JobStore>, StoreError> {
+    match Address::parse(url)? {
+        Address::Sqlite(path) => Ok(Arc::new(sqlite::open_to_read(path, Limits::default()).await?)),
+        Address::Memory | Address::Postgres(_) => open(url).await,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

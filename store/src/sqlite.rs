@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
-use sqlx::{AnyConnection, ConnectOptions, Connection, Executor, Row};
+use sqlx::{AnyConnection, AnyPool, ConnectOptions, Connection, Executor, Row};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
@@ -31,11 +31,38 @@ pub(crate) async fn open(path: &Path, durability: Durability, limits: Limits) ->
     let path = std::path::absolute(path).map_err(|error| unopened(path, &error))?;
     let lock = lock(&path)?;
     sqlx::any::install_default_drivers();
-    let options = AnyConnectOptions::from_str(&url(&path)).map_err(|error| unopened(&path, &error))?;
-    let options = options.disable_statement_logging();
+    let options = options(&path, "rwc")?;
     let mut connection = options.connect().await.map_err(|error| unopened(&path, &error))?;
     prepare(&mut connection, durability).await.map_err(|error| unopened(&path, &error))?;
     migrate(&mut connection, Dialect::Sqlite).await.map_err(Fault::into_answer)?;
+    let readers = readers(&path, options).await?;
+    let announcer = Arc::new(Announcer::alone());
+    let (sender, calls) = mpsc::channel(CALLS_WAITING_MAX);
+    let task = Task { connection, limits, announcer: announcer.clone(), _lock: lock };
+    let writer = SqliteWriter { calls: Some(sender), task: Some(tokio::spawn(task.run(calls))) };
+    Ok(Database::new(Dialect::Sqlite, limits, readers, Writer::Sqlite(writer.into()), announcer))
+}
+
+/// Opens a file that is there, also one that a relay has, and only to read: whatever would change it is answered with an error.
+pub(crate) async fn open_to_read(path: &Path, limits: Limits) -> Result<Database, StoreError> {
+    let path = std::path::absolute(path).map_err(|error| unopened(path, &error))?;
+    if !path.is_file() {
+        return Err(StoreError::Database(format!("{} is not there; a relay makes it when it starts", path.display())));
+    }
+    sqlx::any::install_default_drivers();
+    let readers = readers(&path, options(&path, "rw")?).await?;
+    let writer = SqliteWriter { calls: None, task: None };
+    let announcer = Arc::new(Announcer::alone());
+    Ok(Database::new(Dialect::Sqlite, limits, readers, Writer::Sqlite(writer.into()), announcer))
+}
+
+fn options(path: &Path, mode: &str) -> Result<AnyConnectOptions, StoreError> {
+    let options = AnyConnectOptions::from_str(&url(path, mode)).map_err(|error| unopened(path, &error))?;
+    Ok(options.disable_statement_logging())
+}
+
+/// Connections that change nothing.
+async fn readers(path: &Path, options: AnyConnectOptions) -> Result<AnyPool, StoreError> {
     let readers = AnyPoolOptions::new()
         .max_connections(READERS)
         .acquire_timeout(CONNECTION_WAIT)
@@ -48,12 +75,7 @@ pub(crate) async fn open(path: &Path, durability: Durability, limits: Limits) ->
                 Ok(())
             })
         });
-    let readers = readers.connect_with(options).await.map_err(|error| unopened(&path, &error))?;
-    let announcer = Arc::new(Announcer::alone());
-    let (sender, calls) = mpsc::channel(CALLS_WAITING_MAX);
-    let task = Task { connection, limits, announcer: announcer.clone(), _lock: lock };
-    let writer = SqliteWriter { calls: Some(sender), task: Some(tokio::spawn(task.run(calls))) };
-    Ok(Database::new(Dialect::Sqlite, limits, readers, Writer::Sqlite(writer.into()), announcer))
+    readers.connect_with(options).await.map_err(|error| unopened(path, &error))
 }
 
 /// The writer as its callers have it.
@@ -228,7 +250,7 @@ async fn prepare(connection: &mut AnyConnection, durability: Durability) -> Resu
 }
 
 /// The address of a file, whatever characters its path has.
-fn url(path: &Path) -> String {
+fn url(path: &Path, mode: &str) -> String {
     let mut url = "sqlite://".to_owned();
     for byte in path.to_string_lossy().bytes() {
         if byte.is_ascii_alphanumeric() || b"/-_.~".contains(&byte) {
@@ -237,7 +259,7 @@ fn url(path: &Path) -> String {
             url.push_str(&format!("%{byte:02X}"));
         }
     }
-    url + "?mode=rwc"
+    url + "?mode=" + mode
 }
 
 fn unopened(path: &Path, error: &dyn std::fmt::Display) -> StoreError {

@@ -16,6 +16,21 @@ async fn a_file_is_opened_by_one_relay_at_a_time() {
 }
 
 #[tokio::test]
+async fn a_file_that_a_relay_has_can_be_read_beside_it() {
+    let (_folder, url) = folder();
+    let error = store::open_to_read(&url).await.err().unwrap().to_string();
+    assert!(error.contains("is not there"), "{error}");
+    let relay = store::open(&url).await.unwrap();
+    let beside = store::open_to_read(&url).await.unwrap();
+    let id = submit(&*relay, "room").await;
+    assert_eq!(beside.job(&id).await.unwrap(), relay.job(&id).await.unwrap());
+    assert!(beside.submit(new_id(), order("room"), NOW).await.is_err(), "it changes nothing");
+    beside.close().await;
+    submit(&*relay, "room").await;
+    relay.close().await;
+}
+
+#[tokio::test]
 async fn what_was_answered_is_there_when_the_file_is_opened_again() {
     let (_folder, url) = folder();
     let store = store::open(&url).await.unwrap();

@@ -27,6 +27,15 @@ pub struct Tokens {
     pub operator: String,
 }
 
+/// What relays on one queue share.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    /// The database's address.
+    pub database: String,
+    /// The file of the key that makes tokens; the first relay makes it.
+    pub key: PathBuf,
+}
+
 /// The relay's program.
 pub struct Program {
     folder: TempDir,
@@ -36,16 +45,20 @@ pub struct Program {
 }
 
 impl Program {
-    pub async fn new(emulator: &Emulator, is_naive: bool) -> Self {
+    /// With a queue of its own, or on one with others.
+    pub fn new(emulator: &Emulator, is_naive: bool, shared: Option<&Shared>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         // Free a moment ago; the relay takes it again after every kill.
         let address = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
+        let on_one =
+            shared.map(|Shared { database, key }| format!("database = {database:?}\ntoken_key_file = {key:?}\n"));
         let config = format!(
-            "[queue]\nrates.reads = {much}\nrates.submits = {much}\nrates.work = {much}\n\
+            "[queue]\n{}rates.reads = {much}\nrates.submits = {much}\nrates.work = {much}\n\
              [queue.budgets]\ntotal_usd = 1000\nday_usd = 1000\nuser_day_usd = 1000\nroom_day_usd = 1000\n\
              [[queue.endpoints]]\nname = \"gpu\"\nurl = \"{base}\"\nkey_env = \"EMULATOR_KEY\"\nqueues = [\"demo\"]\n\
              price_per_second_usd = 0.00019\ncold_start_max_s = 10\nexecution_max_s = 10\nttl_s = 30\nclaims = true\n\
              in_flight_max = 150\n",
+            on_one.unwrap_or_default(),
             much = "{ per_second = 1000000.0, burst = 1000000 }",
             base = emulator.base(),
         );

@@ -275,6 +275,6 @@ mod tests {
 
     #[test]
     fn a_path_of_any_characters_is_one_address() {
-        assert_eq!(url(Path::new("/a b/ü?#%.db")), "sqlite:///a%20b/%C3%BC%3F%23%25.db?mode=rwc");
+        assert_eq!(url(Path::new("/a b/ü?#%.db"), "rwc"), "sqlite:///a%20b/%C3%BC%3F%23%25.db?mode=rwc");
     }
 }

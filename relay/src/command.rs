@@ -44,7 +44,7 @@ Examples:
     manyhands-relay token --room studio --user ada --can read,submit --ttl 12h
   The same, and its jobs may overflow to the cloud, within the budgets:
     manyhands-relay token --room studio --user ada --can read,submit,spend --ttl 12h
-  A worker for every room:
+  A worker for any room that it names; for all rooms at once it needs an operator's:
     manyhands-relay token --user painter --can work --ttl 30d
   An operator, who may do everything:
     manyhands-relay token --user me --can operate --ttl 1h

@@ -125,7 +125,8 @@ fn a_worker_that_comes_late_helps() {
     let report = folder.path().join("report.json");
     let mut paint = node();
     paint.args(["paint", PROMPT, "--size", "384x128", "--steps", "60", "--room", &link, "--no-local", "--wait", "60"]);
-    paint.args(["--progress", "json", "--out"]).arg(folder.path().join("a.png")).arg("--report").arg(&report);
+    paint.args(["--plan", "tiles", "--progress", "json"]);
+    paint.arg("--out").arg(folder.path().join("a.png")).arg("--report").arg(&report);
     let mut painting = start(&mut paint);
     painting.wait_for("unit").unwrap();
     let (_second, second_peer) = worker(&link, &[]);

@@ -99,6 +99,29 @@ pub struct View {
     pub fallback_of: String,
 }
 
+#[cfg(test)]
+impl View {
+    /// Job j1, of which nothing more is told.
+    pub fn bare(kind: &str, status: Status) -> Self {
+        Self {
+            id: "j1".into(),
+            kind: kind.into(),
+            status,
+            position: None,
+            eta_s: None,
+            worker: String::new(),
+            source: None,
+            fraction: 0.0,
+            cost_usd: 0.0,
+            route: String::new(),
+            files: Vec::new(),
+            error: String::new(),
+            took_ms: None,
+            fallback_of: String::new(),
+        }
+    }
+}
+
 /// Where a job stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

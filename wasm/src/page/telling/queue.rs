@@ -201,22 +201,7 @@ mod tests {
     }
 
     fn view(status: Status) -> View {
-        View {
-            id: "j1".into(),
-            kind: "demo_high".into(),
-            status,
-            position: None,
-            eta_s: None,
-            worker: String::new(),
-            source: None,
-            fraction: 0.0,
-            cost_usd: 0.0,
-            route: String::new(),
-            files: Vec::new(),
-            error: String::new(),
-            took_ms: None,
-            fallback_of: String::new(),
-        }
+        View::bare("demo_high", status)
     }
 
     fn offered(cloud: Cloud, is_ready: bool) -> Offer {

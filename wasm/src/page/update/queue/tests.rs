@@ -27,22 +27,7 @@ fn offer(kind: &str, is_high: bool, is_ready: bool) -> Offer {
 }
 
 fn view(status: Status) -> View {
-    View {
-        id: "j1".into(),
-        kind: "sdxl_high".into(),
-        status,
-        position: None,
-        eta_s: None,
-        worker: String::new(),
-        source: None,
-        fraction: 0.0,
-        cost_usd: 0.0,
-        route: String::new(),
-        files: Vec::new(),
-        error: String::new(),
-        took_ms: None,
-        fallback_of: String::new(),
-    }
+    View::bare("sdxl_high", status)
 }
 
 fn done() -> View {

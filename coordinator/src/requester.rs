@@ -394,8 +394,7 @@ impl Requester {
         let turnaround = (now - lease.granted).as_secs_f64();
         let expected = lease.takes;
         let worker = lease.worker.clone();
-        let model = self.jobs[&job].model;
-        let is_checkable = self.policy == Policy::Friends && self.has_own(model);
+        let is_checkable = self.policy == Policy::Friends && self.is_judged(job, unit) == Some(true);
         let key = lease.key;
         let lender = self.roster.lender_mut(&worker).expect("the worker of a live lease is in the roster");
         let before = lender.delivered.replace(now);

@@ -134,6 +134,10 @@ pub const STALL_LATE_MIN: Duration = Duration::from_secs(2);
 /// Where nothing is known of how long a unit takes, it counts as stalled after this.
 pub const STALL_UNKNOWN: Duration = Duration::from_secs(10);
 
+/// A worker that has delivered nothing yet is believed to need as long as it claims, but no longer than this: then its unit
+/// counts as stalled, and whoever has nothing to do is given it too.
+pub const CLAIM_BELIEVED: Duration = Duration::from_secs(60);
+
 /// Units given to a second worker, in a hundred delivered: Dean and Barroso, The Tail at Scale, spend 2 to 5.
 pub const HEDGES_PER_HUNDRED: u32 = 5;
 

@@ -126,10 +126,9 @@ impl Requester {
 
     /// Decides, when a unit is first given away, whether an own device computes it too.
     pub(super) fn draw_check(&mut self, job: JobId, unit: UnitId, worker: &PeerId) {
-        let model = self.jobs[&job].model;
         let (Policy::Friends, Some(lender)) = (self.policy, self.roster.lender(worker)) else { return };
         let valid = lender.valid_in_row();
-        if lender.standing().is_own || !self.has_own(model) {
+        if lender.standing().is_own || self.is_judged(job, unit) != Some(true) {
             return;
         }
         let one_in = valid.clamp(1, AUDIT_EVERY_MAX);
@@ -284,7 +283,7 @@ impl Requester {
     }
 
     /// Whether an own device computes the unit or will; `None` if it is not a unit of a present stage.
-    fn is_judged(&self, job: JobId, unit: UnitId) -> Option<bool> {
+    pub(super) fn is_judged(&self, job: JobId, unit: UnitId) -> Option<bool> {
         let job = self.jobs.get(&job)?;
         let stage = job.stage.as_ref()?;
         let entry = stage.entry(unit)?;
@@ -324,11 +323,6 @@ impl Requester {
         let stage = self.stage_of(job);
         stage.entry_mut(unit).expect("the unit belongs to the present stage").check = check;
         stage.requeue(unit);
-    }
-
-    /// Whether an own device lends the model and may be asked.
-    pub(super) fn has_own(&self, model: protocol::ModelId) -> bool {
-        self.roster.lenders_of(model).any(|(_, lender)| lender.standing().is_own && !lender.is_suspect())
     }
 
     /// Compares the answer of a worker that lost a race with that of the winner: evidence that costs nothing more.

@@ -106,8 +106,10 @@ impl Requester {
         true
     }
 
-    /// Ends the job if nobody is left to try one of its units; nobody there at all only makes it wait.
-    pub(super) fn fail_if_hopeless(&mut self, id: JobId) {
+    /// Ends the job if everybody present who lends its model has failed one of its units, or has too little memory for it;
+    /// nobody there at all only makes it wait. A failure is judged so at once. Who leaves may come again, so after a departure
+    /// the driver asks when it has waited long enough.
+    pub fn fail_if_hopeless(&mut self, id: JobId) {
         let Some((job, stage)) = self.jobs.get(&id).and_then(|job| Some((job, job.stage.as_ref()?))) else { return };
         let is_hopeless =
             |entry: &&job::Entry| self.is_hopeless(entry, &Shape::of(&entry.unit.work, job.model, &stage.shape));

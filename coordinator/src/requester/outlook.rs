@@ -5,7 +5,7 @@
 
 use std::cmp::Ordering;
 
-use protocol::limits::{HEDGE_LATE_MIN, HEDGE_OVERDUE, STALL_LATE_MIN, STALL_OVERDUE, STALL_UNKNOWN};
+use protocol::limits::{CLAIM_BELIEVED, HEDGE_LATE_MIN, HEDGE_OVERDUE, STALL_LATE_MIN, STALL_OVERDUE, STALL_UNKNOWN};
 use protocol::{Instant, LeaseId, PeerId};
 
 use super::{HEDGE_COST, Lease, Requester};
@@ -71,14 +71,17 @@ impl Requester {
         let Some(lender) = self.roster.lender(worker) else { return };
         let mut outlook = Outlook::default();
         let mut free = f64::NEG_INFINITY;
+        // Of who has delivered nothing yet only claims are known.
+        let is_trusted = lender.delivered.is_some() || lender.standing().is_own;
         for (index, lease) in lender.leases.iter().map(|id| &self.leases[id]).enumerate() {
             let expected = self.expected(lease);
             let begun = begun(lease, lender).max(free);
             free = begun + expected.unwrap_or(lease.guess);
             if index == 0 {
                 outlook.first_end = free;
-                outlook.hedge_at = begun + expected.map_or(STALL_UNKNOWN.as_secs_f64(), hedged_after);
-                outlook.stall_at = begun + expected.map_or(STALL_UNKNOWN.as_secs_f64(), stalled_after);
+                let longest = if is_trusted { f64::INFINITY } else { CLAIM_BELIEVED.as_secs_f64() };
+                outlook.hedge_at = begun + expected.map_or(STALL_UNKNOWN.as_secs_f64(), hedged_after).min(longest);
+                outlook.stall_at = begun + expected.map_or(STALL_UNKNOWN.as_secs_f64(), stalled_after).min(longest);
             }
             outlook.free_at = free;
         }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use coordinator::{RequesterOutput, Standing};
 use protocol::limits::{
-    HEARTBEAT_EVERY, LEASE_SILENCE_MAX, LEASE_TIME_MAX, NAME_BYTES_MAX, PROBE_AFTER, UPLOAD_BYTES_PER_SECOND_MIN,
+    CLAIM_BELIEVED, HEARTBEAT_EVERY, LEASE_SILENCE_MAX, LEASE_TIME_MAX, NAME_BYTES_MAX, PROBE_AFTER,
+    UPLOAD_BYTES_PER_SECOND_MIN,
 };
 use protocol::{Capabilities, Pilot, RefuseReason, ToRequester, ToWorker, Unit, UnitId, Work};
 
@@ -258,14 +259,20 @@ fn workers_that_lend_other_models_are_not_asked() {
     assert_eq!(desk.held("ada").len(), 1, "a second offer brings the model");
 }
 
-#[test]
-fn a_slow_worker_has_the_time_that_its_unit_is_expected_to_take() {
+/// A unit held by ada, who claims so many nanoseconds for it.
+fn slow_worker(nanoseconds_per_cost: u64) -> Desk {
     let mut desk = Desk::new(0, &[]);
     desk.machine.handle_joined(peer("ada"), Standing::alone(&peer("ada")), at(0));
-    let pilots = vec![Pilot { model: model(), nanoseconds_per_cost: 200_000_000_000 }];
+    let pilots = vec![Pilot { model: model(), nanoseconds_per_cost }];
     let slow = Capabilities { pilots, ..capabilities(vec![model()]) };
     desk.say("ada", ToRequester::Offer(slow), at(0));
     desk.begin(0, 1, at(0));
+    desk
+}
+
+#[test]
+fn a_slow_worker_has_the_time_that_its_unit_is_expected_to_take() {
+    let mut desk = slow_worker(200_000_000_000);
     let mut now = at(0);
     while now < at(0) + LEASE_TIME_MAX + 10 * SECOND {
         now = now + HEARTBEAT_EVERY;
@@ -279,4 +286,20 @@ fn a_slow_worker_has_the_time_that_its_unit_is_expected_to_take() {
         desk.wait_until(now);
     }
     assert_eq!((desk.held("ada").len(), desk.pauses()), (0, 1), "four times that is too long");
+}
+
+#[test]
+fn who_has_only_claimed_to_be_slow_holds_up_no_idle_worker_for_long() {
+    let mut desk = slow_worker(1_000_000_000_000);
+    desk.join("bob", at(1));
+    let mut now = at(1);
+    while desk.held("bob").is_empty() {
+        assert!(now < at(2) + CLAIM_BELIEVED, "bob is idle until {now:?}");
+        now = now + HEARTBEAT_EVERY;
+        desk.beat("ada", now);
+        desk.wait_until(now);
+    }
+    assert!(now >= at(0) + CLAIM_BELIEVED && desk.pauses() == 0, "{now:?}");
+    desk.deliver("bob", desk.held("bob")[0], now);
+    assert_eq!((desk.delivered(), desk.held("ada").len()), (vec![0], 0));
 }

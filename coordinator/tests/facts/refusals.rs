@@ -157,6 +157,20 @@ fn a_unit_whose_last_untried_worker_left_waits_for_another() {
 }
 
 #[test]
+fn a_unit_that_nobody_left_can_do_fails_its_job_when_the_driver_has_waited_long_enough() {
+    let mut desk = Desk::new(1, &["ada", "bob"]);
+    desk.refuse("ada", RefuseReason::OutOfMemory, at(1));
+    desk.machine.fail_if_hopeless(job(1));
+    desk.drain();
+    assert_eq!(desk.reasons(), None, "bob may do it");
+    desk.leave("bob", at(2));
+    desk.machine.fail_if_hopeless(job(1));
+    desk.drain();
+    assert_eq!(desk.reasons(), Some(vec![(peer("ada"), "out of memory".into())]));
+    assert!(!desk.machine.is_starved(job(1)));
+}
+
+#[test]
 fn a_rejected_delivery_is_a_failure_of_its_worker_and_is_done_again() {
     let mut desk = Desk::new(1, &["ada", "bob"]);
     desk.deliver("ada", desk.held("ada")[0], at(1));

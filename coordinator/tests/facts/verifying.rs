@@ -112,7 +112,8 @@ fn an_own_device_needs_no_second_opinion_and_judges_others() {
 #[test]
 fn an_own_device_in_trouble_holds_up_nobody() {
     let broken = |text: &str| Temper::Refuses(RefuseReason::Failed(text.into()));
-    for temper in [Temper::Silent, Temper::Beating, Temper::NotANumber, broken("driver lost")] {
+    let too_small = Temper::Refuses(RefuseReason::OutOfMemory);
+    for temper in [Temper::Silent, Temper::Beating, Temper::NotANumber, broken("driver lost"), too_small] {
         let workers = [("ada", Temper::Honest, "a"), ("bob", Temper::Honest, "b"), ("own", temper.clone(), "own")];
         let world = room(Policy::Friends, &workers);
         assert_eq!(picture(&world), Some(&reference(PICTURE)), "{temper:?}");

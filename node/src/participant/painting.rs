@@ -104,10 +104,10 @@ impl Participant {
         self.order_ended(now);
     }
 
-    /// A job without any worker is computed here after a while, or given up if this participant computes nothing.
+    /// A job without any worker is computed here after a while, or given up if this participant cannot do it either.
     pub(super) fn mend_starvation(&mut self, now: Instant) {
         let starved = self.paintings.iter().find(|painting| self.requester.is_starved(painting.job()));
-        let Some(model) = starved.map(Painting::model) else {
+        let Some((job, model)) = starved.map(|painting| (painting.job(), painting.model())) else {
             self.starved_since = None;
             return;
         };
@@ -117,8 +117,19 @@ impl Participant {
             return self.fail(reason, now);
         }
         let since = *self.starved_since.get_or_insert_with(Clock::now);
-        if since.elapsed() < self.patience || self.is_helping_itself_with(model) {
+        if since.elapsed() < self.patience {
             return;
+        }
+        if self.is_helping_itself_with(model) {
+            let itself = self.requester.roster().lender(&self.me);
+            if itself.is_none_or(|lender| lender.is_paused(now)) {
+                return; // It will be asked, when its engine is loaded or its pause is over.
+            }
+            // It failed the unit, or lacks the memory, and so did whoever else is still there.
+            self.requester.fail_if_hopeless(job);
+            if !self.requester.is_starved(job) || self.requester.policy().quorum() == 1 {
+                return;
+            }
         }
         if self.engine.is_some() && !self.helps_itself {
             return self.lend_to_self(now);

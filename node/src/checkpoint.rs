@@ -81,7 +81,12 @@ impl Keeper {
     /// Hears of every stage's beginning, and writes a checkpoint when one is due. An error costs a checkpoint, not the
     /// painting.
     pub fn note(&mut self, snapshot: &Snapshot) -> io::Result<()> {
-        let Some(done) = snapshot.steps_done() else { return Ok(()) };
+        let Some(done) = snapshot.steps_done() else {
+            // The painting begins anew, with another reading of its prompt or in another layout: what was kept is not of it.
+            self.forget();
+            (self.kept, self.began) = (None, None);
+            return Ok(());
+        };
         let (began, first) = *self.began.get_or_insert_with(|| (Instant::now(), done));
         // What was kept may have to be taken back: then it goes at once.
         if let Some(kept) = self.kept.filter(|kept| *kept <= done) {
@@ -100,12 +105,21 @@ impl Keeper {
         Ok(())
     }
 
-    /// Removes the file: the picture is finished, or nobody wants it.
-    pub fn remove(self) {
-        if self.file.is_some() {
+    /// Removes the file: the picture is finished, or nothing of it is worth keeping.
+    pub fn remove(mut self) {
+        self.forget();
+    }
+
+    fn forget(&mut self) {
+        if self.file.take().is_some() {
             drop(std::fs::remove_file(&self.path));
             drop(std::fs::remove_file(part_of(&self.path)));
         }
+    }
+
+    /// Where it is kept.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Steps that are kept, if any.

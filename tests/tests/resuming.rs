@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
-use tests::programs::{new_room, node, relay, start, worker};
+use tests::programs::{Process, finish, interrupt, new_room, node, relay, start, worker};
 use tests::tidy::read;
 
 const STEPS: u64 = 24;
@@ -38,10 +38,16 @@ fn resume(folder: &Path, file: Option<&Path>) -> Command {
     paint
 }
 
-/// Begins to paint, and kills the process when half of the steps are seen; it gets no chance to say goodbye.
-fn kill_at_half(mut paint: Command, folder: &Path) {
+/// Begins to paint, until half of the steps are seen.
+fn half(mut paint: Command, folder: &Path) -> Process {
     let mut painting = start(paint.args(["--progress", "json", "--out"]).arg(folder.join("never.png")));
     while painting.wait_for("unit").unwrap()["step"].as_u64() < Some(STEPS / 2) {}
+    painting
+}
+
+/// Begins to paint, and kills the process when half of the steps are seen; it gets no chance to say goodbye.
+fn kill_at_half(paint: Command, folder: &Path) {
+    let mut painting = half(paint, folder);
     painting.kill().unwrap();
     painting.wait().unwrap();
     assert!(!folder.join("never.png").exists());
@@ -84,6 +90,23 @@ fn a_killed_painting_goes_on_from_its_checkpoint_to_the_same_pixels() {
     let nothing = resume(folder, None).output().unwrap();
     assert_eq!(nothing.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&nothing.stderr).contains("no picture to go on with"));
+}
+
+#[test]
+fn what_is_painted_before_ctrl_c_is_kept_and_says_how_to_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let file = folder.join("a.checkpoint");
+    let mut command = picture(folder);
+    command.arg("--checkpoint").arg(&file);
+    let painting = half(command, folder);
+    interrupt(&painting);
+    let (code, said) = finish(painting);
+    assert_eq!(code, Some(130));
+    assert!(said.contains(&format!("`manyhands paint --resume {}` goes on from step", file.display())), "{said}");
+    assert!(!folder.join("never.png").exists());
+    assert_resumed(&paint(folder, resume(folder, Some(&file))), &paint(folder, picture(folder)));
+    assert!(!file.exists());
 }
 
 #[test]

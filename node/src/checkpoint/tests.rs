@@ -9,6 +9,23 @@ const SHAPE: ModelShape = ModelShape { latent_channels: 4, factor: 2, native_cel
 
 /// A painting after its prompt and so many of its steps.
 fn snapshot(steps_done: u32) -> Snapshot {
+    let mut painter = painter();
+    for _ in 0..=steps_done {
+        for unit in painter.units() {
+            let output = vec![0.25; Work::output_values(&unit.work, &SHAPE)];
+            painter.accept(unit.id, &tensor::to_bytes(&output)).unwrap();
+        }
+        painter.advance();
+    }
+    painter.snapshot().unwrap()
+}
+
+/// The painting before its prompt is read.
+fn unread() -> Snapshot {
+    painter().snapshot().unwrap()
+}
+
+fn painter() -> Painter {
     let request = JobRequest {
         prompt: "a lake".into(),
         negative: String::new(),
@@ -20,15 +37,7 @@ fn snapshot(steps_done: u32) -> Snapshot {
     };
     let spec = JobSpec::new(request, ModelId(Hash::of(b"model")), &SHAPE).unwrap();
     let scheduler = SchedulerConfig::parse(r#"{"_class_name": "DDIMScheduler"}"#).unwrap();
-    let mut painter = Painter::new(JobId([1; 16]), spec, SHAPE, &scheduler, PlanKind::Tiles).unwrap();
-    for _ in 0..=steps_done {
-        for unit in painter.units() {
-            let output = vec![0.25; Work::output_values(&unit.work, &SHAPE)];
-            painter.accept(unit.id, &tensor::to_bytes(&output)).unwrap();
-        }
-        painter.advance();
-    }
-    painter.snapshot().unwrap()
+    Painter::new(JobId([1; 16]), spec, SHAPE, &scheduler, PlanKind::Tiles).unwrap()
 }
 
 #[test]
@@ -77,6 +86,22 @@ fn steps_that_are_taken_back_are_not_kept() {
     drop(keeper);
     let found = open(&path).unwrap();
     assert_eq!((found.snapshot.steps_done(), found.steps_taken), (Some(7), 7));
+}
+
+#[test]
+fn nothing_is_kept_of_a_painting_that_begins_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.checkpoint");
+    let mut keeper = Keeper::new(path.clone());
+    let anew = unread();
+    assert_eq!(anew.steps_done(), None);
+    keeper.note(&anew).unwrap();
+    keeper.note(&snapshot(0)).unwrap();
+    keeper.note(&snapshot(40)).unwrap();
+    keeper.note(&anew).unwrap();
+    assert!(keeper.kept().is_none() && !path.exists(), "what a liar read for it, or another layout");
+    keeper.note(&snapshot(0)).unwrap();
+    assert_eq!((keeper.kept(), path.exists()), (Some(0), true), "kept at once");
 }
 
 #[test]

@@ -25,6 +25,9 @@ use super::interrupt::Interrupt;
 use super::screen::{Screen, Style};
 use super::{Complaint, Ended, INTERRUPTED};
 
+/// Paints where no other model is named.
+const DEFAULT_MODEL: &str = "demo";
+
 /// After the wished number of workers is there, others get this long to be in the plan too.
 const SETTLE: Duration = Duration::from_millis(300);
 
@@ -38,7 +41,7 @@ pub struct Arguments {
     #[arg(long, value_name = "LINK", env = "MANYHANDS_ROOM")]
     room: Option<String>,
     /// A diffusers folder, or the name of one below a models folder.
-    #[arg(long, default_value = "demo", value_name = "DIR|NAME")]
+    #[arg(long, default_value = DEFAULT_MODEL, value_name = "DIR|NAME")]
     model: String,
     /// What to keep away from.
     #[arg(long, conflicts_with = "resume", default_value = "", value_name = "TEXT", hide_default_value = true)]
@@ -93,7 +96,7 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE", num_args = 0..=1)]
     resume: Option<Option<PathBuf>>,
     /// Where checkpoints are written while painting, instead of a file in this user's folder of program states. It is
-    /// removed when the picture is finished.
+    /// removed when the picture is finished, or given up before its first step is kept.
     #[arg(long, value_name = "FILE", conflicts_with = "resume")]
     checkpoint: Option<PathBuf>,
     /// Ask this STUN server how this machine is seen from outside, to be reached directly behind a NAT; may be repeated.
@@ -155,12 +158,23 @@ pub async fn run(arguments: Arguments) -> Ended {
         (None, None) => Keeper::in_folder(spec.seed),
     };
     let outcome = paint(&arguments, &folder, link.as_ref(), order, &mut screen, (&mut keeper, &mut gallery)).await;
+    let way_on = keeper.as_ref().and_then(|keeper| way_on(keeper, &arguments.model));
     match outcome {
-        Err(Complaint(reason)) => Err(Complaint(with_way_on(reason, keeper.as_ref()))),
-        Ok(is_finished) => {
-            // Everything that was asked for is written, or nobody wants it any more.
+        Err(Complaint(reason)) => {
+            let way_on = way_on.map_or_else(String::new, |way_on| format!("; {way_on}"));
+            Err(Complaint(format!("{reason}{way_on}")))
+        }
+        Ok(true) => {
             keeper.into_iter().for_each(Keeper::remove);
-            Ok(if is_finished { ExitCode::SUCCESS } else { ExitCode::from(INTERRUPTED) })
+            Ok(ExitCode::SUCCESS)
+        }
+        Ok(false) => {
+            // A person may want to go on after all, and so may one whose machine was shut down.
+            match way_on {
+                Some(way_on) => screen.say("kept", &format!("What is painted is kept: {way_on}.")),
+                None => keeper.into_iter().for_each(Keeper::remove),
+            }
+            Ok(ExitCode::from(INTERRUPTED))
         }
     }
 }
@@ -207,12 +221,11 @@ fn tell_found(found: &Found, screen: &Screen) -> Resumed {
     Resumed { steps_kept: kept, steps_again: found.steps_again() }
 }
 
-/// A reason why the picture was not finished, with what can be done if some of it is kept.
-fn with_way_on(reason: String, keeper: Option<&Keeper>) -> String {
-    match keeper.and_then(Keeper::kept) {
-        Some(kept) => format!("{reason}; `manyhands paint --resume` goes on from step {kept}"),
-        None => reason,
-    }
+/// How a painting that was not finished can be gone on with, if a step of it is kept.
+fn way_on(keeper: &Keeper, model: &str) -> Option<String> {
+    let kept = keeper.kept().filter(|kept| *kept > 0)?;
+    let model = if model == DEFAULT_MODEL { String::new() } else { format!(" --model {model}") };
+    Some(format!("`manyhands paint --resume {}{model}` goes on from step {kept}", keeper.path().display()))
 }
 
 /// Paints with the room; `false` if the person gave up.

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 use super::interrupt::Interrupt;
 use super::screen::{Screen, Style, plain};
-use super::{Complaint, Ended, bench, supervise};
+use super::{Complaint, Ended, bench, setback, supervise};
 
 /// Accusations that are shown of a room, each once.
 const TOLD_MAX: usize = 256;
@@ -70,7 +70,13 @@ pub async fn run(arguments: Arguments) -> Ended {
     let (listen, relayed_only) = (arguments.listen.clone(), arguments.relayed_only);
     let ice_servers = arguments.stun.iter().map(|host| net::IceServer::stun(host)).collect();
     let means = Means { listen, relayed_only, ice_servers };
-    let network = net::start(meeting::configure(&link, &means).await?).await?;
+    // What is wrong with the options shows before anybody is asked.
+    meeting::configure_with(&link, &[], &means)?;
+    let config = match meeting::configure(&link, &means).await {
+        Ok(config) => config,
+        Err(reason) => return setback(reason),
+    };
+    let network = net::start(config).await?;
     let me = network.0.local_peer();
     let setup = Setup {
         network: Some(network),
@@ -96,7 +102,10 @@ pub async fn run(arguments: Arguments) -> Ended {
     early.into_iter().for_each(|notice| board.show(notice));
     loop {
         tokio::select! {
-            notice = notices.recv() => board.show(notice.ok_or("the node ended")?),
+            notice = notices.recv() => match notice {
+                Some(notice) => board.show(notice),
+                None => return setback("the node ended"),
+            },
             () = interrupt.asked() => break,
         }
     }

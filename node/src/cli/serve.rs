@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use node::meeting::Means;
+use node::meeting::{self, Means};
 use node::memory::in_words;
 use node::models;
 use node::serving::{Contract, Ended as How, Helpers, News, Progress, Server, Studio};
@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 use super::interrupt::Interrupt;
 use super::screen::{Screen, Style, plain};
-use super::{Complaint, Ended, join, supervise};
+use super::{Complaint, Ended, join, setback, supervise};
 
 /// Bytes of the machine's name within a worker's id.
 const HOST_BYTES_MAX: usize = 40;
@@ -106,15 +106,18 @@ pub async fn run(arguments: Arguments) -> Ended {
     let helpers = helpers(&arguments)?;
     let threads = arguments.threads.unwrap_or_else(all_cores).max(1);
     let mut interrupt = Interrupt::listen()?;
-    let opened = async {
-        let mut studio = Studio::open(folders, threads, helpers.as_ref()).await?;
-        studio.warm().await?;
-        Ok::<_, String>(studio)
-    };
-    let studio = tokio::select! {
-        studio = opened => studio?,
+    let opened = tokio::select! {
+        opened = Studio::open(folders, threads, helpers.as_ref()) => opened,
         () = interrupt.asked() => return Ok(ExitCode::SUCCESS),
     };
+    let mut studio = match opened {
+        Ok(studio) => studio,
+        Err(reason) => return setback(reason),
+    };
+    tokio::select! {
+        warmed = studio.warm() => warmed?,
+        () = interrupt.asked() => return Ok(ExitCode::SUCCESS),
+    }
     let all = names.iter().map(Model::as_str).collect::<Vec<_>>();
     let text = format!("Working for {} as {} with {}. Ctrl-C ends.", contract.host(), contract.worker, all.join(", "));
     screen.tell("serving", &text, json!({ "queue": contract.host(), "worker": contract.worker, "models": all }));
@@ -159,6 +162,8 @@ fn helpers(arguments: &Arguments) -> Result<Option<Helpers>, Complaint> {
     let ice_servers = arguments.stun.iter().map(|host| net::IceServer::stun(host)).collect();
     let means = Means { listen: arguments.listen.clone(), relayed_only: arguments.relayed_only, ice_servers };
     let (link, wait) = (RoomLink::parse(room)?, Duration::from_secs(arguments.wait));
+    // What is wrong with the options shows before anybody is asked.
+    meeting::configure_with(&link, &[], &means)?;
     Ok(Some(Helpers { link, means, wait, is_local: !arguments.no_local }))
 }
 

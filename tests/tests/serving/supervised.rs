@@ -1,8 +1,10 @@
 //! `--supervise`: crashes are survived, budgets kept, requests to end passed on.
 
+use std::path::Path;
 use std::process::Command;
 
-use tests::programs::{Process, finish, interrupt, new_room, node, relay, start};
+use tests::programs::{Process, finish, interrupt, new_room, node, programs, relay, start};
+use xtask::processes;
 
 use crate::queue::Queue;
 use crate::{order, pictures};
@@ -59,6 +61,24 @@ fn a_lender_that_crashes_is_started_again() {
     let (code, said) = finish(supervisor);
     assert_eq!(code, Some(0));
     assert!(said.contains("Leaving the room"), "{said}");
+}
+
+#[test]
+#[cfg(unix)]
+fn a_lender_whose_relay_is_away_is_started_until_it_is_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let (first, url) = relay(folder.path());
+    let link = new_room(&url);
+    interrupt(&first);
+    assert_eq!(finish(first).0, Some(0));
+    let mut supervisor = start(node().args(["join", &link, "--threads", "1", "--progress", "json", "--supervise"]));
+    let restart = supervisor.wait_for("restart").unwrap();
+    assert!(restart["text"].as_str().unwrap().contains("exit code 1"), "{restart}");
+    let address = url.strip_prefix("http://").unwrap();
+    let _again = processes::relay_with(programs(), folder.path(), Path::new("none"), address, None).unwrap();
+    supervisor.wait_for("lending").unwrap();
+    interrupt(&supervisor);
+    assert_eq!(finish(supervisor).0, Some(0));
 }
 
 #[test]

@@ -81,10 +81,20 @@ pub fn main() -> ExitCode {
         Command::Bench(arguments) => in_runtime(2, bench::run(arguments)),
     };
     ended.unwrap_or_else(|Complaint(reason)| {
-        // One line, whatever a library or a peer put into its message.
-        eprintln!("error: {}", screen::plain(&reason.split_whitespace().collect::<Vec<_>>().join(" ")));
+        tell(&reason);
         ExitCode::from(2)
     })
+}
+
+/// Ends a lender because of what may pass by itself, as a relay that is away: exit code 1, after which a supervisor tries again.
+fn setback(reason: impl ToString) -> Ended {
+    tell(&reason.to_string());
+    Ok(ExitCode::FAILURE)
+}
+
+/// Tells why a command ends, in one line, whatever a library or a peer put into its message.
+fn tell(reason: &str) {
+    eprintln!("error: {}", screen::plain(&reason.split_whitespace().collect::<Vec<_>>().join(" ")));
 }
 
 /// Runs a command, with `threads` beside this one for the network and the loop. A lender needs one: its engine has threads of its own,

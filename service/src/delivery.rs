@@ -3,6 +3,8 @@
 //! Where a picture stood in the JSON there is a placeholder afterwards, from which [`whole`] makes the worker's own words again
 //! for clients that expect them.
 
+use std::mem;
+
 use data_encoding::{BASE64, BASE64_NOPAD};
 use queue::{
     Ask, BucketName, Catalogue, Job, JobState, LeaseError, MicroUsd, Outcome, Output, Price, QueueName, StoredFile,
@@ -140,7 +142,7 @@ pub async fn whole(app: &App, output: &Output) -> Result<Option<Value>, ApiError
             Shown::Url(app.results.sign_get(path, FILE_SIGNATURE_TIME, app.clock.now()).await?)
         });
     }
-    Ok(Some(put_back(json, &pictures)))
+    Ok(Some(put_back(json, &mut pictures)))
 }
 
 /// The output of a job that has one.
@@ -180,7 +182,7 @@ struct Found<'a> {
 }
 
 impl Found<'_> {
-    /// The same JSON with placeholders.
+    /// The same JSON with placeholders, of which each picture has one.
     fn take_out(&mut self, value: &Value) -> Value {
         match value {
             Value::String(text) => match read_picture(text) {
@@ -197,17 +199,20 @@ impl Found<'_> {
                 None => value.clone(),
             },
             Value::Array(list) => list.iter().map(|item| self.take_out(item)).collect(),
-            Value::Object(fields) => match self.stored(fields) {
-                Some(path) => {
-                    let place = self.place(Picture::Stored(path));
-                    let mut fields = fields.clone();
+            // A placeholder is ours to make: one that a worker made up would have a picture shown where there was none.
+            Value::Object(fields) if fields.contains_key(FILE) => Value::Null,
+            Value::Object(fields) => {
+                let place = self.stored(fields).map(|path| self.place(Picture::Stored(path)));
+                let told = |name: &str| place.is_none() || !["type", "data"].contains(&name);
+                let rest = fields.iter().filter(|(name, _)| told(name));
+                let mut fields: Map<_, _> = rest.map(|(name, value)| (name.clone(), self.take_out(value))).collect();
+                if let Some(place) = place {
                     // Who asked sees the picture itself.
                     fields.insert("type".to_owned(), json!("base64"));
                     fields.insert("data".to_owned(), place);
-                    Value::Object(fields)
                 }
-                None => fields.iter().map(|(name, value)| (name.clone(), self.take_out(value))).collect(),
-            },
+                Value::Object(fields)
+            }
             Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
         }
     }
@@ -247,17 +252,16 @@ fn read_picture(text: &str) -> Option<(&str, bool, Vec<u8>)> {
     Some((prefix, is_padded, bytes))
 }
 
-fn put_back(value: Value, pictures: &[Shown]) -> Value {
+/// Every picture goes to one place, so that an answer is no longer than its pictures, whatever was kept in the database.
+fn put_back(value: Value, pictures: &mut [Shown]) -> Value {
     match value {
         Value::Array(list) => list.into_iter().map(|item| put_back(item, pictures)).collect(),
         Value::Object(mut fields) => {
             if let Some(picture) = placed(&fields, pictures) {
-                return shown(&fields, picture);
+                return shown(&fields, &mem::replace(picture, Shown::Nothing));
             }
-            let is_url = |value: &Value| {
-                matches!(value.as_object().and_then(|place| placed(place, pictures)), Some(Shown::Url(_)))
-            };
-            if fields.get("data").is_some_and(is_url) {
+            let data = fields.get("data").and_then(Value::as_object);
+            if data.and_then(|place| placed(place, pictures)).is_some_and(|picture| matches!(picture, Shown::Url(_))) {
                 // What worker-comfyui calls it.
                 fields.insert("type".to_owned(), json!("s3_url"));
             }
@@ -267,8 +271,8 @@ fn put_back(value: Value, pictures: &[Shown]) -> Value {
     }
 }
 
-fn placed<'a>(fields: &Map<String, Value>, pictures: &'a [Shown]) -> Option<&'a Shown> {
-    pictures.get(usize::try_from(fields.get(FILE)?.as_u64()?).ok()?)
+fn placed<'a>(fields: &Map<String, Value>, pictures: &'a mut [Shown]) -> Option<&'a mut Shown> {
+    pictures.get_mut(usize::try_from(fields.get(FILE)?.as_u64()?).ok()?)
 }
 
 fn shown(place: &Map<String, Value>, picture: &Shown) -> Value {

@@ -50,41 +50,47 @@ impl CloudPrices {
 /// it is then says why. A lease that has ended already is a conflict.
 pub async fn accept(app: &App, job: &Job, fence: u64, output: Value, cost: MicroUsd) -> Result<Job, ApiError> {
     // What a worker says that it has stored is looked at, so that everybody may say so.
-    let outcome = match keep(app, job, &output, Dialect::Manyhands).await {
-        Ok(output) => Outcome::Completed { output, cost },
+    let (outcome, put) = match keep(app, job, &output, Dialect::Manyhands).await {
+        Ok(Kept { output, put }) => (Outcome::Completed { output, cost }, put),
         // Ours to mend: the worker says it again, and nothing is lost.
         Err(error) if error.status.is_server_error() => return Err(error),
-        Err(error) => Outcome::Failed { reason: error.message, is_final: false, cost },
+        Err(error) => (Outcome::Failed { reason: error.message, is_final: false, cost }, Vec::new()),
     };
-    finish(app, job, fence, outcome).await
+    let finished = finish(app, job, fence, outcome).await;
+    if finished.is_err() {
+        // Nobody will ever name these. What the worker has stored itself may be a result that counts already: of this very
+        // delivery, said twice, or of another job.
+        for file in put {
+            if let Err(error) = app.results.delete(&file).await {
+                debug!(job = %job.id, %error, "a picture that nobody wants stays");
+            }
+        }
+    }
+    finished
 }
 
 /// Ends the lease with this fence.
 pub async fn finish(app: &App, job: &Job, fence: u64, outcome: Outcome) -> Result<Job, ApiError> {
-    let files = match &outcome {
-        Outcome::Completed { output, .. } => output.files.clone(),
-        Outcome::Failed { .. } | Outcome::HandedBack => Vec::new(),
-    };
     let saving = app.prices.saving(&app.catalogue, job);
-    let finished = app.store.finish(&job.id, fence, outcome, saving, app.clock.now()).await;
-    let refusal = match finished {
-        Ok(Some(Ok(job))) => return Ok(job),
-        Ok(Some(Err(error @ (LeaseError::Stale | LeaseError::Cancelled)))) => ApiError::conflict(error.to_string()),
-        Ok(None) => ApiError::not_found("there is no such job"),
-        Err(error) => error.into(),
-    };
-    // Nobody will ever name these.
-    for file in files {
-        if let Err(error) = app.results.delete(&file).await {
-            debug!(job = %job.id, %error, "a picture that nobody wants stays");
-        }
+    match app.store.finish(&job.id, fence, outcome, saving, app.clock.now()).await? {
+        Some(Ok(job)) => Ok(job),
+        Some(Err(error @ (LeaseError::Stale | LeaseError::Cancelled))) => Err(ApiError::conflict(error.to_string())),
+        None => Err(ApiError::not_found("there is no such job")),
     }
-    Err(refusal)
+}
+
+/// An output of which everything is kept.
+#[derive(Debug)]
+pub struct Kept {
+    /// It.
+    pub output: Output,
+    /// Those of its files that were not in the result store before.
+    put: Vec<String>,
 }
 
 /// Moves pictures into the result store. A wrong request is the worker's fault, anything else is ours. Only workers of our
 /// own dialect may have stored pictures themselves.
-pub async fn keep(app: &App, job: &Job, output: &Value, dialect: Dialect) -> Result<Output, ApiError> {
+pub async fn keep(app: &App, job: &Job, output: &Value, dialect: Dialect) -> Result<Kept, ApiError> {
     let bucket = bucket_of(&app.catalogue, job.order.ask.as_ref());
     let stored = (dialect == Dialect::Manyhands).then_some((&bucket, &job.order.user));
     let mut found = Found { stored, pictures: Vec::new(), excess: false };
@@ -100,10 +106,14 @@ pub async fn keep(app: &App, job: &Job, output: &Value, dialect: Dialect) -> Res
     if job.order.ask.is_some() && found.pictures.is_empty() {
         return Err(ApiError::wrong("the worker gave no picture"));
     }
-    let mut files = Vec::new();
+    let (mut files, mut put) = (Vec::new(), Vec::new());
     for picture in found.pictures {
         let kept = match picture {
-            Picture::Bytes(bytes) => app.results.put(&bucket, &job.order.user, &bytes).await,
+            Picture::Bytes(bytes) => {
+                let kept = app.results.put(&bucket, &job.order.user, &bytes).await;
+                put.extend(kept.clone().ok());
+                kept
+            }
             // The worker has put it there itself; whether it has is looked at.
             Picture::Stored(path) => app.results.inspect(&path).await.map(|_| path),
         };
@@ -117,7 +127,7 @@ pub async fn keep(app: &App, job: &Job, output: &Value, dialect: Dialect) -> Res
             | ResultsError::Late => ApiError::wrong(format!("a picture of the worker cannot be kept: {error}")),
         })?);
     }
-    Ok(Output { json: text, files })
+    Ok(Kept { output: Output { json: text, files }, put })
 }
 
 /// The output as the worker gave it, pictures inside. Those beyond [`WHOLE_BYTES_MAX`] are addresses instead.

@@ -91,7 +91,7 @@ async fn keep(errand: &mut Errand, desk: &Desk, output: &Value) -> Result<Result
     let mut tries = 0;
     loop {
         let error = match delivery::keep(&errand.app, &job, output, desk.rules.dialect).await {
-            Ok(output) => return Ok(Ok(output)),
+            Ok(kept) => return Ok(Ok(kept.output)),
             Err(error) => error,
         };
         tries += 1;

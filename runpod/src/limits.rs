@@ -17,7 +17,7 @@ pub const REFUSAL_BYTES_MAX: usize = 4 * 1024;
 /// Bytes of a text that people are shown; longer ones are cut.
 pub const MESSAGE_BYTES_MAX: usize = 512;
 
-/// Bytes of a traceback that is kept for the operator's log.
+/// Bytes of a traceback, which is read apart from what people are shown.
 pub const TRACEBACK_BYTES_MAX: usize = 8 * 1024;
 
 /// Bytes of an endpoint's job id: `sync-` and a UUID and `-u1` are 44.

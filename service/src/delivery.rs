@@ -3,6 +3,8 @@
 //! Where a picture stood in the JSON there is a placeholder afterwards, from which [`whole`] makes the worker's own words again
 //! for clients that expect them.
 
+use std::mem;
+
 use data_encoding::{BASE64, BASE64_NOPAD};
 use queue::{
     Ask, BucketName, Catalogue, Job, JobState, LeaseError, MicroUsd, Outcome, Output, Price, QueueName, StoredFile,
@@ -48,41 +50,47 @@ impl CloudPrices {
 /// it is then says why. A lease that has ended already is a conflict.
 pub async fn accept(app: &App, job: &Job, fence: u64, output: Value, cost: MicroUsd) -> Result<Job, ApiError> {
     // What a worker says that it has stored is looked at, so that everybody may say so.
-    let outcome = match keep(app, job, &output, Dialect::Manyhands).await {
-        Ok(output) => Outcome::Completed { output, cost },
+    let (outcome, put) = match keep(app, job, &output, Dialect::Manyhands).await {
+        Ok(Kept { output, put }) => (Outcome::Completed { output, cost }, put),
         // Ours to mend: the worker says it again, and nothing is lost.
         Err(error) if error.status.is_server_error() => return Err(error),
-        Err(error) => Outcome::Failed { reason: error.message, is_final: false, cost },
+        Err(error) => (Outcome::Failed { reason: error.message, is_final: false, cost }, Vec::new()),
     };
-    finish(app, job, fence, outcome).await
+    let finished = finish(app, job, fence, outcome).await;
+    if finished.is_err() {
+        // Nobody will ever name these. What the worker has stored itself may be a result that counts already: of this very
+        // delivery, said twice, or of another job.
+        for file in put {
+            if let Err(error) = app.results.delete(&file).await {
+                debug!(job = %job.id, %error, "a picture that nobody wants stays");
+            }
+        }
+    }
+    finished
 }
 
 /// Ends the lease with this fence.
 pub async fn finish(app: &App, job: &Job, fence: u64, outcome: Outcome) -> Result<Job, ApiError> {
-    let files = match &outcome {
-        Outcome::Completed { output, .. } => output.files.clone(),
-        Outcome::Failed { .. } | Outcome::HandedBack => Vec::new(),
-    };
     let saving = app.prices.saving(&app.catalogue, job);
-    let finished = app.store.finish(&job.id, fence, outcome, saving, app.clock.now()).await;
-    let refusal = match finished {
-        Ok(Some(Ok(job))) => return Ok(job),
-        Ok(Some(Err(error @ (LeaseError::Stale | LeaseError::Cancelled)))) => ApiError::conflict(error.to_string()),
-        Ok(None) => ApiError::not_found("there is no such job"),
-        Err(error) => error.into(),
-    };
-    // Nobody will ever name these.
-    for file in files {
-        if let Err(error) = app.results.delete(&file).await {
-            debug!(job = %job.id, %error, "a picture that nobody wants stays");
-        }
+    match app.store.finish(&job.id, fence, outcome, saving, app.clock.now()).await? {
+        Some(Ok(job)) => Ok(job),
+        Some(Err(error @ (LeaseError::Stale | LeaseError::Cancelled))) => Err(ApiError::conflict(error.to_string())),
+        None => Err(ApiError::not_found("there is no such job")),
     }
-    Err(refusal)
+}
+
+/// An output of which everything is kept.
+#[derive(Debug)]
+pub struct Kept {
+    /// It.
+    pub output: Output,
+    /// Those of its files that were not in the result store before.
+    put: Vec<String>,
 }
 
 /// Moves pictures into the result store. A wrong request is the worker's fault, anything else is ours. Only workers of our
 /// own dialect may have stored pictures themselves.
-pub async fn keep(app: &App, job: &Job, output: &Value, dialect: Dialect) -> Result<Output, ApiError> {
+pub async fn keep(app: &App, job: &Job, output: &Value, dialect: Dialect) -> Result<Kept, ApiError> {
     let bucket = bucket_of(&app.catalogue, job.order.ask.as_ref());
     let stored = (dialect == Dialect::Manyhands).then_some((&bucket, &job.order.user));
     let mut found = Found { stored, pictures: Vec::new(), excess: false };
@@ -98,10 +106,14 @@ pub async fn keep(app: &App, job: &Job, output: &Value, dialect: Dialect) -> Res
     if job.order.ask.is_some() && found.pictures.is_empty() {
         return Err(ApiError::wrong("the worker gave no picture"));
     }
-    let mut files = Vec::new();
+    let (mut files, mut put) = (Vec::new(), Vec::new());
     for picture in found.pictures {
         let kept = match picture {
-            Picture::Bytes(bytes) => app.results.put(&bucket, &job.order.user, &bytes).await,
+            Picture::Bytes(bytes) => {
+                let kept = app.results.put(&bucket, &job.order.user, &bytes).await;
+                put.extend(kept.clone().ok());
+                kept
+            }
             // The worker has put it there itself; whether it has is looked at.
             Picture::Stored(path) => app.results.inspect(&path).await.map(|_| path),
         };
@@ -115,7 +127,7 @@ pub async fn keep(app: &App, job: &Job, output: &Value, dialect: Dialect) -> Res
             | ResultsError::Late => ApiError::wrong(format!("a picture of the worker cannot be kept: {error}")),
         })?);
     }
-    Ok(Output { json: text, files })
+    Ok(Kept { output: Output { json: text, files }, put })
 }
 
 /// The output as the worker gave it, pictures inside. Those beyond [`WHOLE_BYTES_MAX`] are addresses instead.
@@ -140,7 +152,7 @@ pub async fn whole(app: &App, output: &Output) -> Result<Option<Value>, ApiError
             Shown::Url(app.results.sign_get(path, FILE_SIGNATURE_TIME, app.clock.now()).await?)
         });
     }
-    Ok(Some(put_back(json, &pictures)))
+    Ok(Some(put_back(json, &mut pictures)))
 }
 
 /// The output of a job that has one.
@@ -180,7 +192,7 @@ struct Found<'a> {
 }
 
 impl Found<'_> {
-    /// The same JSON with placeholders.
+    /// The same JSON with placeholders, of which each picture has one.
     fn take_out(&mut self, value: &Value) -> Value {
         match value {
             Value::String(text) => match read_picture(text) {
@@ -197,17 +209,20 @@ impl Found<'_> {
                 None => value.clone(),
             },
             Value::Array(list) => list.iter().map(|item| self.take_out(item)).collect(),
-            Value::Object(fields) => match self.stored(fields) {
-                Some(path) => {
-                    let place = self.place(Picture::Stored(path));
-                    let mut fields = fields.clone();
+            // A placeholder is ours to make: one that a worker made up would have a picture shown where there was none.
+            Value::Object(fields) if fields.contains_key(FILE) => Value::Null,
+            Value::Object(fields) => {
+                let place = self.stored(fields).map(|path| self.place(Picture::Stored(path)));
+                let told = |name: &str| place.is_none() || !["type", "data"].contains(&name);
+                let rest = fields.iter().filter(|(name, _)| told(name));
+                let mut fields: Map<_, _> = rest.map(|(name, value)| (name.clone(), self.take_out(value))).collect();
+                if let Some(place) = place {
                     // Who asked sees the picture itself.
                     fields.insert("type".to_owned(), json!("base64"));
                     fields.insert("data".to_owned(), place);
-                    Value::Object(fields)
                 }
-                None => fields.iter().map(|(name, value)| (name.clone(), self.take_out(value))).collect(),
-            },
+                Value::Object(fields)
+            }
             Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
         }
     }
@@ -247,17 +262,16 @@ fn read_picture(text: &str) -> Option<(&str, bool, Vec<u8>)> {
     Some((prefix, is_padded, bytes))
 }
 
-fn put_back(value: Value, pictures: &[Shown]) -> Value {
+/// Every picture goes to one place, so that an answer is no longer than its pictures, whatever was kept in the database.
+fn put_back(value: Value, pictures: &mut [Shown]) -> Value {
     match value {
         Value::Array(list) => list.into_iter().map(|item| put_back(item, pictures)).collect(),
         Value::Object(mut fields) => {
             if let Some(picture) = placed(&fields, pictures) {
-                return shown(&fields, picture);
+                return shown(&fields, &mem::replace(picture, Shown::Nothing));
             }
-            let is_url = |value: &Value| {
-                matches!(value.as_object().and_then(|place| placed(place, pictures)), Some(Shown::Url(_)))
-            };
-            if fields.get("data").is_some_and(is_url) {
+            let data = fields.get("data").and_then(Value::as_object);
+            if data.and_then(|place| placed(place, pictures)).is_some_and(|picture| matches!(picture, Shown::Url(_))) {
                 // What worker-comfyui calls it.
                 fields.insert("type".to_owned(), json!("s3_url"));
             }
@@ -267,8 +281,8 @@ fn put_back(value: Value, pictures: &[Shown]) -> Value {
     }
 }
 
-fn placed<'a>(fields: &Map<String, Value>, pictures: &'a [Shown]) -> Option<&'a Shown> {
-    pictures.get(usize::try_from(fields.get(FILE)?.as_u64()?).ok()?)
+fn placed<'a>(fields: &Map<String, Value>, pictures: &'a mut [Shown]) -> Option<&'a mut Shown> {
+    pictures.get_mut(usize::try_from(fields.get(FILE)?.as_u64()?).ok()?)
 }
 
 fn shown(place: &Map<String, Value>, picture: &Shown) -> Value {

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use axum::extract::{ConnectInfo, FromRequestParts, RawPathParams, Request, State};
+use axum::extract::{ConnectInfo, FromRequestParts, Query, RawPathParams, Request, State};
 use axum::http::request::Parts;
 use axum::http::{Method, header};
 use axum::middleware::Next;
@@ -239,7 +239,10 @@ pub(crate) fn token(request: &Request) -> Result<String, ApiError> {
         }
         return Ok(text.strip_prefix("Bearer ").unwrap_or(text).trim().to_owned());
     }
-    let query = request.uri().query().filter(|_| request.method() == Method::GET).unwrap_or_default();
-    let token = query.split('&').find_map(|pair| pair.strip_prefix("access_token="));
-    token.map(str::to_owned).ok_or_else(missing)
+    if request.method() != Method::GET {
+        return Err(missing());
+    }
+    // A token may end in `=`, which browsers write as `%3D`.
+    let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(request.uri()).map_err(|_| missing())?;
+    pairs.into_iter().find_map(|(name, value)| (name == "access_token").then_some(value)).ok_or_else(missing)
 }

@@ -2,13 +2,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+#[path = "money/stage.rs"]
+#[allow(dead_code, reason = "a part of it is used here")]
+mod stage;
 #[path = "support/support.rs"]
 mod support;
 
 use std::io::Write;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
+use runpod::emulator::{Behaviour, Orders};
 use serde_json::json;
 use service::access::Right;
 use service::routes;
@@ -16,6 +20,7 @@ use tokio::time::timeout;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
+use crate::stage::{KEY, Stage, Wish};
 use crate::support::follow::Events;
 use crate::support::{MEMBER, ROOM, TestService, USER, png};
 
@@ -27,6 +32,18 @@ const REASON: &str = "canaryreason";
 struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl Log {
+    /// One for all tests.
+    fn open() -> Self {
+        static LOG: LazyLock<Log> = LazyLock::new(|| {
+            let log = Log::default();
+            // All of ours, and whatever else speaks, but for the client that these tests themselves are.
+            let filter = EnvFilter::new("trace,reqwest=off,hyper_util=off");
+            tracing_subscriber::fmt().with_env_filter(filter).with_writer(log.clone()).with_ansi(false).init();
+            log
+        });
+        LOG.clone()
+    }
+
     fn text(&self) -> String {
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }
@@ -87,10 +104,7 @@ async fn everything(service: &TestService, token: Option<&str>, is_operator: boo
 
 #[tokio::test]
 async fn canaries_are_heard_nowhere() {
-    let log = Log::default();
-    // All of ours, and whatever else speaks, but for the client that this test itself is.
-    let filter = EnvFilter::new("trace,reqwest=off,hyper_util=off");
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(log.clone()).with_ansi(false).init();
+    let log = Log::open();
     let service = TestService::start().await;
     let (member, operator) = (service.member(), service.operator());
     let eve = service.token(Some(ROOM), "eve", &[Right::Read, Right::Submit, Right::Spend]);
@@ -142,6 +156,26 @@ async fn canaries_are_heard_nowhere() {
     ] {
         assert!(!log.contains(canary), "{name} is in the log:\n{}", around(&log, canary));
         assert!(!overheard.contains(canary), "{name} was told to others:\n{}", around(&overheard, canary));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_cloud_says_of_a_job_is_told_to_its_owner_and_not_logged() {
+    let log = Log::open();
+    let stage = Stage::set(Wish::default()).await;
+    for behaviour in [Behaviour::Refuse, Behaviour::Fail, Behaviour::FailRaised] {
+        stage.behave(Orders::next(behaviour));
+        let id = stage.submit("room", "ada").await;
+        let job = stage.ended(&id).await;
+        let is_quoted = job.reasons.iter().any(|reason| reason.contains(stage::PROMPT));
+        assert_eq!(is_quoted, behaviour != Behaviour::FailRaised, "a traceback is kept apart: {:?}", job.reasons);
+    }
+    let log = log.text();
+    for line in ["the endpoint did not take it", "the endpoint refuses (400)", "an attempt of the cloud failed"] {
+        assert!(log.contains(line), "{line}");
+    }
+    for (name, canary) in [("the prompt", stage::PROMPT), ("the endpoint's key", KEY)] {
+        assert!(!log.contains(canary), "{name} is in the log:\n{}", around(&log, canary));
     }
 }
 

@@ -76,6 +76,19 @@ impl RunError {
         }
     }
 
+    /// As much as a log may hold of it: what an endpoint said may quote the prompt.
+    pub fn unquoted(&self) -> String {
+        match self {
+            Self::Refused { status, .. } => format!("the endpoint refuses ({status})"),
+            Self::OutOfFunds { .. } => "the endpoint's account is out of funds".to_owned(),
+            Self::Unknown { .. } => "the endpoint was asked, and its answer is not known".to_owned(),
+            // In these the endpoint has no word.
+            Self::NotAsked { .. } | Self::TooLarge { .. } | Self::Throttled { .. } | Self::Unauthorised => {
+                self.to_string()
+            }
+        }
+    }
+
     /// Whether the endpoint certainly does not run the job.
     pub fn is_certain(&self) -> bool {
         match self {

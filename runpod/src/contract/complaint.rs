@@ -1,4 +1,4 @@
-//! Why a worker failed: one sentence for people, and what only the operator's log may hold.
+//! Why a worker failed: one sentence for people, and what is no business of theirs.
 
 use serde_json::Value;
 
@@ -15,7 +15,7 @@ pub struct Complaint {
     pub message: String,
     /// The kind of exception, if it was one.
     pub kind: Option<String>,
-    /// For the operator's log: paths and host names of the worker.
+    /// Paths and host names of the worker, and often the prompt: for neither people nor logs.
     pub traceback: Option<String>,
 }
 

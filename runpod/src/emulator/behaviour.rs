@@ -40,7 +40,7 @@ pub enum Behaviour {
     OutOfFunds,
     /// Has no money left, and says so in words only (400).
     OutOfFundsSaid,
-    /// Refuses (400), and repeats the key it was sent.
+    /// Refuses (400), and repeats the key and the prompt it was sent.
     Refuse,
     /// Fails without having taken anything, which nobody can know (500).
     Fault,

@@ -28,8 +28,8 @@ pub(crate) fn refusal(status: StatusCode, reason: &str) -> Response {
     (status, Json(json!({"error": reason}))).into_response()
 }
 
-/// What is said instead of an answer, before anything has been done.
-pub(crate) fn instead(behaviours: &BTreeSet<Behaviour>, headers: &HeaderMap) -> Option<Response> {
+/// What is said instead of an answer to this body, before anything has been done.
+pub(crate) fn instead(behaviours: &BTreeSet<Behaviour>, headers: &HeaderMap, body: &[u8]) -> Option<Response> {
     let does = |behaviour: Behaviour| behaviours.contains(&behaviour);
     if does(Behaviour::AuthRevoked) {
         return Some(StatusCode::UNAUTHORIZED.into_response());
@@ -45,7 +45,9 @@ pub(crate) fn instead(behaviours: &BTreeSet<Behaviour>, headers: &HeaderMap) -> 
     }
     if does(Behaviour::Refuse) {
         let key = headers.get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
-        return Some(refusal(StatusCode::BAD_REQUEST, &format!("this request with {key} is not valid")));
+        let body: Value = serde_json::from_slice(body).unwrap_or_default();
+        let prompt = body.pointer("/input/prompt").and_then(Value::as_str).unwrap_or_default();
+        return Some(refusal(StatusCode::BAD_REQUEST, &format!("this request with {key} is not valid: {prompt}")));
     }
     does(Behaviour::Fault).then(|| refusal(StatusCode::INTERNAL_SERVER_ERROR, "internal error"))
 }

@@ -211,7 +211,7 @@ fn submit(
     let behaviours = shared
         .look(|platform, now| if platform.admit(operation, calls_max, now) { Some(platform.draw(true)) } else { None });
     let behaviours = behaviours.unwrap_or_else(|| BTreeSet::from([Behaviour::Throttle]));
-    if let Some(refused) = instead(&behaviours, headers) {
+    if let Some(refused) = instead(&behaviours, headers, body) {
         return Err(Box::new(refused));
     }
     let wrong = |reason: &str| Box::new(refusal(StatusCode::BAD_REQUEST, reason));
@@ -242,7 +242,7 @@ fn admit(
         drawn.extend(own.into_iter().filter(|one| matches!(one, Behaviour::SlowBody | Behaviour::HugeBody)));
         drawn
     });
-    match instead(&drawn, headers) {
+    match instead(&drawn, headers, &[]) {
         Some(refused) => Err(Box::new(refused)),
         None => Ok(drawn),
     }

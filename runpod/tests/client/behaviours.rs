@@ -243,7 +243,8 @@ async fn a_failure_says_why_in_one_line_and_keeps_its_traceback_apart() {
     assert_eq!(failure.kind, FailureKind::Worker);
     assert_eq!(failure.complaint.message, "CUDA error: out of memory");
     assert!(failure.complaint.traceback.unwrap().contains("/app/handler.py"));
-    assert_eq!(failed(Behaviour::Fail).await.complaint.message, "the model could not be loaded");
+    let message = failed(Behaviour::Fail).await.complaint.message;
+    assert!(message.starts_with("the model could not be loaded"), "{message}");
 }
 
 #[tokio::test]

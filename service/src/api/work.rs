@@ -128,6 +128,25 @@ pub(crate) struct DeliveryBody {
     handed_back: bool,
 }
 
+/// What a delivery says.
+enum Said {
+    Output(Value),
+    Other(Outcome),
+}
+
+impl DeliveryBody {
+    fn said(self) -> Result<Said, ApiError> {
+        match (self.output, self.error, self.handed_back) {
+            (Some(output), None, false) => Ok(Said::Output(output)),
+            (None, Some(reason), false) if reason.len() <= WORKER_REASON_BYTES_MAX => {
+                Ok(Said::Other(Outcome::Failed { reason, is_final: self.is_final, cost: MicroUsd::default() }))
+            }
+            (None, None, true) => Ok(Said::Other(Outcome::HandedBack)),
+            _ => Err(ApiError::wrong("give one of output, error (4 KiB at most) and handed_back")),
+        }
+    }
+}
+
 /// The answer to a beat or delivery under a lease that is alive.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub(crate) struct Answered {
@@ -207,19 +226,13 @@ pub(crate) async fn deliver(
     OwnJob(job): OwnJob,
     Sent(body): Sent<DeliveryBody>,
 ) -> Result<Json<Answered>, ApiError> {
-    check_holder(&caller, &job, body.fence)?;
-    if job.status() == Status::Cancelled {
-        return Err(ended(LeaseError::Cancelled));
-    }
-    let cost = MicroUsd::default();
-    let finished = match (body.output, body.error, body.handed_back) {
-        (Some(output), None, false) => delivery::accept(&app, &job, body.fence, output, cost).await?,
-        (None, Some(reason), false) if reason.len() <= WORKER_REASON_BYTES_MAX => {
-            let outcome = Outcome::Failed { reason, is_final: body.is_final, cost };
-            delivery::finish(&app, &job, body.fence, outcome).await?
-        }
-        (None, None, true) => delivery::finish(&app, &job, body.fence, Outcome::HandedBack).await?,
-        _ => return Err(ApiError::wrong("give one of output, error (4 KiB at most) and handed_back")),
+    let fence = body.fence;
+    let said = body.said()?;
+    // Before anything is kept: what comes under a lease that has ended may be the delivery that ended it, said twice.
+    check_holder(&caller, &job, fence)?;
+    let finished = match said {
+        Said::Output(output) => delivery::accept(&app, &job, fence, output, MicroUsd::default()).await?,
+        Said::Other(outcome) => delivery::finish(&app, &job, fence, outcome).await?,
     };
     if let Some(lease) = job.present_lease() {
         app.workers.free(&place_of(&app, &job, &lease.owner), &lease.owner, &job.id);
@@ -310,14 +323,15 @@ fn owners_of(caller: &Caller) -> String {
     format!("w-{}-", BASE32_NOPAD.encode(&hash[..10]).to_lowercase())
 }
 
-/// A lease that is not the caller's has ended, as far as they are concerned: a fence alone proves nothing.
+/// Whether the job is under this lease, and that is the caller's: one of somebody else has ended, as far as they are concerned,
+/// for a fence alone proves nothing.
 fn check_holder(caller: &Caller, job: &Job, fence: u64) -> Result<(), ApiError> {
-    match job.present_lease() {
-        Some(lease) if lease.fence == fence && !lease.owner.as_str().starts_with(&owners_of(caller)) => {
-            Err(ended(LeaseError::Stale))
-        }
-        Some(_) | None => Ok(()),
+    if job.status() == Status::Cancelled {
+        return Err(ended(LeaseError::Cancelled));
     }
+    let lease = job.present_lease().filter(|lease| lease.fence == fence);
+    let is_own = lease.is_some_and(|lease| lease.owner.as_str().starts_with(&owners_of(caller)));
+    if is_own { Ok(()) } else { Err(ended(LeaseError::Stale)) }
 }
 
 fn ended(over: LeaseError) -> ApiError {

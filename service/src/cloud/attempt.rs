@@ -182,7 +182,8 @@ impl Errand {
     /// What follows from an endpoint that did not say that it took the job.
     async fn not_taken(&mut self, desk: &Desk, error: RunError) -> Result<Option<Outcome>, Left> {
         let (store, now) = (&*self.app.store, self.now());
-        warn!(job = %self.attempt.key.job, endpoint = %desk.rules.name, %error, "the endpoint did not take it");
+        let said = error.unquoted();
+        warn!(job = %self.attempt.key.job, endpoint = %desk.rules.name, error = said, "the endpoint did not take it");
         let (fault, is_its_own) = match &error {
             RunError::Unknown { .. } => {
                 desk.fail(store, Fault::Failure, now).await;

@@ -23,7 +23,7 @@ pub(crate) async fn conclude(
 ) -> Result<Outcome, Left> {
     let app = errand.app.clone();
     let (store, price) = (&*app.store, errand.attempt.price);
-    let reason = match end {
+    let (kind, reason) = match end {
         End::Completed(output) => {
             let kept = if is_wanted { keep(errand, desk, &output).await? } else { Ok(Output::default()) };
             match kept {
@@ -35,16 +35,14 @@ pub(crate) async fn conclude(
                     errand.step(Step::Finish { cold_start, execution }).await?;
                     return Ok(Outcome::Completed { output, cost: Default::default() });
                 }
-                Err(reason) => reason,
+                Err(reason) => ("result_not_kept", reason),
             }
         }
         End::Failed(failure) => {
-            if let Some(traceback) = &failure.complaint.traceback {
-                debug!(job = %errand.attempt.key.job, %traceback, "a worker of the cloud failed");
-            }
-            format!("{}: {}", failure.kind.as_str(), failure.complaint.message)
+            let kind = failure.kind.as_str();
+            (kind, format!("{kind}: {}", failure.complaint.message))
         }
-        End::Cancelled => "it was called off".to_owned(),
+        End::Cancelled => ("cancelled", "it was called off".to_owned()),
     };
     let is_unclaimed = errand.attempt.claims && errand.attempt.state != AttemptState::Claimed;
     // A worker that found no relay to ask, while there was none, gave up before it began: the job may be done by another.
@@ -54,7 +52,8 @@ pub(crate) async fn conclude(
     if (is_wanted || !is_called_off) && !errand.is_adopted {
         desk.fail(store, Fault::Failure, errand.now()).await;
     }
-    warn!(job = %errand.attempt.key.job, endpoint = %desk.rules.name, reason, "an attempt of the cloud failed");
+    // What a worker says may quote the prompt, so it is told to the job's owner, and not logged.
+    warn!(job = %errand.attempt.key.job, endpoint = %desk.rules.name, kind, "an attempt of the cloud failed");
     // What was called off before a worker claimed it never ran, and its claim would be refused from now on.
     let never_ran = status.status == runpod::Status::Cancelled && is_called_off && is_unclaimed;
     let execution = status.execution.or(never_ran.then_some(Duration::ZERO));
@@ -91,7 +90,7 @@ async fn keep(errand: &mut Errand, desk: &Desk, output: &Value) -> Result<Result
     let mut tries = 0;
     loop {
         let error = match delivery::keep(&errand.app, &job, output, desk.rules.dialect).await {
-            Ok(output) => return Ok(Ok(output)),
+            Ok(kept) => return Ok(Ok(kept.output)),
             Err(error) => error,
         };
         tries += 1;

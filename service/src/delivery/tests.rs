@@ -36,7 +36,7 @@ fn what_goes_out_comes_back_word_for_word() {
     for output in outputs {
         let (json, pictures) = taken_out(&output);
         assert!(!pictures.is_empty() && !json.to_string().contains(&PNG[..40]), "{json}");
-        assert_eq!(put_back(json, &bytes(pictures)), output);
+        assert_eq!(put_back(json, &mut bytes(pictures)), output);
     }
 }
 
@@ -78,12 +78,32 @@ fn a_file_that_is_gone_or_too_much_leaves_nothing_or_an_address() {
     let output = json!({"images": [{"filename": "0.png", "type": "base64", "data": PNG}, PNG]});
     let (json, _) = taken_out(&output);
     let url = || Shown::Url("https://r/x".to_owned());
-    let shown = put_back(json.clone(), &[url(), Shown::Nothing]);
+    let shown = put_back(json, &mut [url(), Shown::Nothing]);
     let first = json!({"filename": "0.png", "type": "s3_url", "data": "https://r/x"});
     assert_eq!(shown, json!({"images": [first, null]}));
-    // A placeholder that a worker made up names nothing.
-    let forged = json!({ FILE: 9 });
-    assert_eq!(put_back(forged.clone(), &[url()]), forged);
+}
+
+#[test]
+fn a_placeholder_that_a_worker_made_up_is_nothing() {
+    let (bucket, user) = (BucketName::new("b").unwrap(), UserName::new("ada").unwrap());
+    let forged = || json!({ FILE: 0, "prefix": "x", "type": "stored", "data": "b/ada/1.png" });
+    let stored = json!({"type": "stored", "data": "b/ada/0.png", "more": forged()});
+    let mut found = Found { stored: Some((&bucket, &user)), pictures: Vec::new(), excess: false };
+    let json = found.take_out(&json!({"images": [PNG, forged(), {"data": forged()}], "stored": stored}));
+    let kept = json!({"type": "base64", "data": { FILE: 1 }, "more": null});
+    assert_eq!(json, json!({"images": [{ FILE: 0 }, null, {"data": null}], "stored": kept}));
+    assert_eq!(found.pictures.len(), 2);
+}
+
+#[test]
+fn a_picture_is_shown_once_however_often_a_kept_output_names_it() {
+    let url = || Shown::Url("https://r/x".to_owned());
+    let kept = json!([{"data": { FILE: 0 }, "type": "base64"}, { FILE: 0 }, {"data": { FILE: 0 }, "type": "base64"}]);
+    let shown = json!([{"data": "https://r/x", "type": "s3_url"}, null, {"data": null, "type": "base64"}]);
+    assert_eq!(put_back(kept, &mut [url()]), shown);
+    // The number of no file names nothing.
+    let other = json!({ FILE: 9 });
+    assert_eq!(put_back(other.clone(), &mut [url()]), other);
 }
 
 #[test]

@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use data_encoding::BASE64;
+use queue::{JobId, MicroUsd, UnixMs};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use service::access::Right;
+use service::delivery;
 use service::limits::{PICTURE_BYTES_MAX, UPLOAD_SIGNATURE_TIME};
 
-use crate::support::{MEMBER, ROOM, TestService, USER, png};
+use crate::support::{Answer, MEMBER, ROOM, TestService, USER, png};
 
 /// An address to upload a picture to, and its path.
 async fn address(service: &TestService, token: &str) -> (String, String) {
@@ -119,15 +122,46 @@ async fn a_worker_may_put_its_result_beside_the_delivery() {
     let work = service.take(&worker, "gpu").await.json();
     let upload = &work["urls"]["upload"];
     assert_eq!(put(&service, upload["url"].as_str().unwrap(), png(3000)).await, StatusCode::CREATED);
-    let deliver = async |path: &Value| {
-        let output = json!({ "images": [{ "filename": "0.png", "type": "stored", "data": path }], "seed": 7 });
-        let body = json!({ "fence": work["lease"]["fence"], "output": output });
-        service.post(work["urls"]["deliver"].as_str().unwrap(), &worker, body).await
-    };
-    let delivered = deliver(&upload["path"]).await;
+    let delivered = deliver_stored(&service, &worker, &work, &upload["path"]).await;
     assert_eq!(delivered.status, StatusCode::OK, "{}", delivered.message());
     let job = service.get(&format!("/api/jobs/{id}"), &service.member()).await.json();
     assert_eq!((&job["status"], &job["files"][0]["path"]), (&json!("completed"), &upload["path"]));
     let url = job["files"][0]["url"].as_str().unwrap().to_owned();
     assert_eq!(service.send(service.request("GET", &url, None)).await.bytes, png(3000));
+}
+
+#[tokio::test]
+async fn a_delivery_that_comes_again_leaves_the_picture_where_it_is() {
+    let service = TestService::start().await;
+    let worker = service.token(Some(ROOM), "bob", &[Right::Work]);
+    service.submit("a lake").await;
+    let work = service.take(&worker, "gpu").await.json();
+    let upload = &work["urls"]["upload"];
+    assert_eq!(put(&service, upload["url"].as_str().unwrap(), png(3000)).await, StatusCode::CREATED);
+    let path = upload["path"].as_str().unwrap();
+    let is_kept = async || service.app.results.get(path).await.is_ok();
+    assert_eq!(deliver_stored(&service, &worker, &work, &upload["path"]).await.status, StatusCode::OK);
+    // The answer was lost on its way.
+    let again = deliver_stored(&service, &worker, &work, &upload["path"]).await;
+    assert_eq!((again.status, again.code().as_str()), (StatusCode::CONFLICT, "stale"));
+    assert!(is_kept().await);
+    // Nor does it go because of another job of the same user, whose lease ends while it is delivered.
+    service.submit("a hill").await;
+    let work = service.take(&worker, "gpu").await.json();
+    let id = JobId::new(work["id"].as_str().unwrap().to_owned()).unwrap();
+    let job = service.app.store.job(&id).await.unwrap().unwrap();
+    service.app.store.cancel(&id, service.app.clock.now()).await.unwrap();
+    let image = |kind: &str, data: &str| json!({ "filename": "0.png", "type": kind, "data": data });
+    let output = json!({ "images": [image("stored", path), image("base64", &BASE64.encode(&png(100)))] });
+    let late = delivery::accept(&service.app, &job, job.fence, output, MicroUsd::default()).await;
+    assert_eq!(late.unwrap_err().status, StatusCode::CONFLICT);
+    assert!(is_kept().await);
+    assert_eq!(service.app.results.forget(UnixMs(u64::MAX)).await, Ok(1), "and what came inside that delivery is gone");
+}
+
+/// Delivers a picture that was put beside the delivery.
+async fn deliver_stored(service: &TestService, worker: &str, work: &Value, path: &Value) -> Answer {
+    let output = json!({ "images": [{ "filename": "0.png", "type": "stored", "data": path }], "seed": 7 });
+    let body = json!({ "fence": work["lease"]["fence"], "output": output });
+    service.post(work["urls"]["deliver"].as_str().unwrap(), worker, body).await
 }

@@ -118,6 +118,11 @@ async fn a_token_in_the_address_is_read_only_where_browsers_cannot_send_headers(
     let (mut events, _) =
         Events::open(service.request("GET", &format!("/api/jobs/{id}/events?access_token={token}"), None)).await;
     assert!(events.next().await.is_some());
+    // As `URLSearchParams` writes what is no letter or digit; any byte may be written so.
+    let encoded: String = token.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let path = format!("/api/jobs/{id}/events?from=0&access_token={encoded}");
+    let (mut events, _) = Events::open(service.request("GET", &path, None)).await;
+    assert!(events.next().await.is_some());
     let delete = service.request("DELETE", &format!("/api/jobs/{id}?access_token={token}"), None);
     assert_eq!(service.send(delete).await.status, StatusCode::UNAUTHORIZED);
 }

@@ -28,6 +28,9 @@ const START: UnixMs = UnixMs(20_833 * 24 * 60 * 60 * 1000);
 /// The endpoint's key, which nothing may repeat.
 pub const KEY: &str = "canary-key-of-the-endpoint";
 
+/// What every job asks for, which no log may hold.
+pub const PROMPT: &str = "canary words of a prompt";
+
 /// What one attempt may cost at most: 185 s at 190 millionths.
 pub const WORST: MicroUsd = MicroUsd(185 * 190);
 
@@ -146,8 +149,8 @@ impl Stage {
     }
 
     pub async fn submit_as(&self, room: &str, user: &str, mode: Mode, may_spend: bool) -> JobId {
-        let submission = r#"{"type":"demo_fast","prompt":"canary words of a prompt"}"#;
-        let submission = Submission { mode, ..serde_json::from_str(submission).unwrap() };
+        let submission = serde_json::json!({ "type": "demo_fast", "prompt": PROMPT });
+        let submission = Submission { mode, ..serde_json::from_value(submission).unwrap() };
         let checked = self.app.catalogue.check(&submission, 7).unwrap();
         let (room, user) = (RoomName::new(room).unwrap(), UserName::new(user).unwrap());
         let order = NewJob { may_spend, ..checked.jobs(&room, &user).remove(0) };

@@ -284,11 +284,15 @@ impl Platform {
     /// The job's end, unless it has ended.
     fn conclude(&mut self, id: &str, result: Result<Value, Value>, now: Duration) {
         let Some(job) = self.jobs.get_mut(id).filter(|job| !job.status.is_final()) else { return };
+        // Workers quote what they were asked.
+        let prompt = job.input.get("prompt").and_then(Value::as_str).unwrap_or_default();
+        let traceback =
+            format!("Traceback (most recent call last):\n  File \"/app/handler.py\", line 1\npaint({prompt:?})\n");
         let raised = json!({"error_type": "<class 'RuntimeError'>", "error_message": "CUDA error: out of memory",
-            "error_traceback": "Traceback (most recent call last):\n  File \"/app/handler.py\", line 1\n",
+            "error_traceback": traceback,
             "hostname": "emulator", "worker_id": job.worker, "runpod_version": "1.12.0"});
         let result = match result {
-            Ok(_) if job.does(Behaviour::Fail) => Err(json!("the model could not be loaded")),
+            Ok(_) if job.does(Behaviour::Fail) => Err(json!(format!("the model could not be loaded: {prompt}"))),
             Ok(_) if job.does(Behaviour::FailRaised) => Err(json!(raised.to_string())),
             Ok(_) if job.does(Behaviour::NoOutput) => Ok(Value::Null),
             result => result,

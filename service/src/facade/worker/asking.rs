@@ -193,7 +193,7 @@ impl<'a> Worker<'a> {
 fn permille(note: &Value) -> Option<u16> {
     let number = |name: &str| note.get(name).and_then(Value::as_u64);
     let (step, of) = (number("step")?, number("of")?);
-    let told = number("progress").or_else(|| (step * 1000).checked_div(of))?;
+    let told = number("progress").or_else(|| step.saturating_mul(1000).checked_div(of))?;
     u16::try_from(told.min(1000)).ok()
 }
 
@@ -234,6 +234,7 @@ mod tests {
         assert_eq!(permille(&json!({"progress": 250, "step": 2, "of": 8})), Some(250));
         assert_eq!(permille(&json!({"step": 2, "of": 8})), Some(250));
         assert_eq!(permille(&json!({"progress": 5000, "step": 8, "of": 8})), Some(1000));
+        assert_eq!(permille(&json!({"step": u64::MAX, "of": 8})), Some(1000), "whatever a worker says");
         for other in [json!({"progress": 50}), json!("half"), json!({"step": 1, "of": 0})] {
             assert_eq!(permille(&other), None);
         }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use futures::future::try_join_all;
 use queue::{
-    Ask, CloudBar, CloudOffer, Day, Engine, Fallback, Job, JobId, JobType, Local, Model, Order, Peers, Placement,
-    Processor, QueueName, RoomName, Route, RunPod, Source, Spending, UnixMs, UserName, Workers,
+    Ask, CloudBar, CloudOffer, Day, Engine, Fallback, Job, JobId, JobType, Local, Model, Order, Overdue, Peers,
+    Placement, Processor, QueueName, RoomName, Route, RunPod, Source, Spending, UnixMs, UserName, Workers,
 };
 use store::StoreError;
 use tokio::sync::{broadcast, mpsc, watch};
@@ -124,6 +124,11 @@ impl Router {
 
     async fn route(&mut self, job: Job, round: &mut Round) -> Result<(), StoreError> {
         let app = self.app.clone();
+        if job.overdue(round.now) == Some(Overdue::Gone) {
+            info!(job = %job.id, "a job is called off: its submitter's time for it is over");
+            app.store.cancel(&job.id, round.now).await?;
+            return Ok(());
+        }
         let job_type = job.order.ask.as_ref().and_then(|ask| app.catalogue.find(ask));
         let workers = round.workers.entry(job.order.room.clone());
         let workers = workers.or_insert_with(|| app.workers.of(&job.order.room, round.now)).clone();

@@ -377,6 +377,19 @@ async fn whoever_waits_for_work_gets_it_when_it_comes() {
 }
 
 #[tokio::test]
+async fn a_worker_is_not_given_what_its_submitter_has_no_time_for_any_more() {
+    let service = TestService::start().await;
+    let run = json!({ "input": { "x": 1 }, "policy": { "ttl": 10_000 } });
+    let late = service.post(&format!("/v2/{ROOM}/run"), &service.member(), run).await.json()["id"].clone();
+    service.advance(Duration::from_secs(10));
+    let wanted = service.submit("a lake").await;
+    let work = service.take(&worker(&service), "w").await;
+    assert_eq!(work.json()["id"], wanted);
+    let late = service.app.store.job(&queue::JobId::new(late.as_str().unwrap()).unwrap()).await.unwrap().unwrap();
+    assert_eq!(late.status(), queue::Status::Cancelled);
+}
+
+#[tokio::test]
 async fn a_worker_is_given_what_it_can_do() {
     let service = TestService::start().await;
     service.submit("a lake").await;

@@ -1,6 +1,6 @@
 //! What the cloud's workers and the operator ask of the relay.
 
-use queue::{Mode, Status};
+use queue::{MicroUsd, Mode, Status};
 use runpod::emulator::{Behaviour, Orders};
 use serde_json::{Value, json};
 
@@ -78,10 +78,10 @@ async fn a_user_who_cancels_pays_for_what_ran_and_gets_nothing_more() {
     stage.store.cancel(&id, stage.clock.now()).await.unwrap();
     let settled = stage.until(async || {
         let report = stage.store.report(None).await.unwrap();
-        (report.held == queue::MicroUsd(0)).then_some(report)
+        (report.held == MicroUsd(0)).then_some(report)
     });
     let report = settled.await;
-    assert!(report.charged > queue::MicroUsd(0));
+    assert!(report.charged > MicroUsd(0));
     assert_eq!(stage.job(&id).await.status(), Status::Cancelled);
 }
 
@@ -111,4 +111,23 @@ async fn a_job_for_whoever_is_best_overflows_where_no_worker_is() {
     let local = stage.submit_as("room", "ada", Mode::Local, true).await;
     stage.until(async || stage.job(&local).await.route).await;
     assert_eq!(stage.emulator.meter().jobs_taken, 1, "a job for workers alone never overflows");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_whose_submitters_time_is_over_is_called_off_and_never_paid_for() {
+    let mut stage = Stage::set_still(Wish::default()).await;
+    let waiting = stage.submit_overdue("room", "ada").await;
+    // A relay died after it held the money, and before it asked.
+    let held = stage.submit_overdue("room", "ada").await;
+    stage.hold(&held).await;
+    stage.drive();
+    for id in [&waiting, &held] {
+        assert_eq!(stage.ended(id).await.status(), Status::Cancelled);
+    }
+    let settled = async || {
+        let report = stage.store.report(None).await.unwrap();
+        (report.held == MicroUsd(0)).then_some(report.charged)
+    };
+    assert_eq!(stage.until(settled).await, MicroUsd(0));
+    assert_eq!(stage.emulator.meter().jobs_taken, 0);
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use queue::{
-    Budgets, Endpoint, Job, JobId, MicroUsd, Mode, NewJob, Owner, Price, QueueName, RoomName, Status, Submission,
-    UnixMs, UserName,
+    Budgets, Deadlines, Endpoint, HoldAsk, Job, JobId, MicroUsd, Mode, NewJob, Owner, Price, QueueName, RoomName,
+    Status, Submission, UnixMs, UserName,
 };
 use runpod::emulator::{Emulator, Orders, Settings};
 use runpod::{Client, ClientLimits, Dialect, Key};
@@ -15,7 +15,7 @@ use service::cloud::{Cloud, EndpointRules, Rules};
 use service::rates::{Allowance, RateSettings};
 use service::results::Results;
 use service::{App, Clock};
-use store::JobStore;
+use store::{Held, JobStore};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -30,6 +30,9 @@ pub const KEY: &str = "canary-key-of-the-endpoint";
 
 /// What one attempt may cost at most: 185 s at 190 millionths.
 pub const WORST: MicroUsd = MicroUsd(185 * 190);
+
+/// What the relay calls itself to others.
+const DRIVER: &str = "relay:test";
 
 /// How long a test may take in real time.
 pub const PATIENCE: Duration = Duration::from_secs(240);
@@ -146,13 +149,38 @@ impl Stage {
     }
 
     pub async fn submit_as(&self, room: &str, user: &str, mode: Mode, may_spend: bool) -> JobId {
+        let order = NewJob { may_spend, ..self.order(room, user, mode) };
+        self.submit_order(order, self.clock.now()).await
+    }
+
+    /// The same for a submitter whose time for it is over already.
+    pub async fn submit_overdue(&self, room: &str, user: &str) -> JobId {
+        let deadlines = Deadlines { ttl: Some(Duration::from_secs(1)), execution: None };
+        let order = NewJob { deadlines, may_spend: true, ..self.order(room, user, Mode::Cloud) };
+        self.submit_order(order, UnixMs(self.clock.now().0 - 1_000)).await
+    }
+
+    /// Holds the money for a job, as a relay does before it asks.
+    pub async fn hold(&self, id: &JobId) {
+        let rules = self.app.cloud.rules();
+        let EndpointRules { name, price, ttl, claims, .. } = rules.endpoints[0].clone();
+        let driver = Owner::new(DRIVER).unwrap();
+        let ask = HoldAsk { endpoint: name, price, ttl, claims, driver };
+        let held = self.store.hold(id, ask, &rules.budgets, rand::random(), self.clock.now()).await.unwrap();
+        assert!(matches!(held, Held::Taken(..)), "{held:?}");
+    }
+
+    fn order(&self, room: &str, user: &str, mode: Mode) -> NewJob {
         let submission = r#"{"type":"demo_fast","prompt":"canary words of a prompt"}"#;
         let submission = Submission { mode, ..serde_json::from_str(submission).unwrap() };
         let checked = self.app.catalogue.check(&submission, 7).unwrap();
         let (room, user) = (RoomName::new(room).unwrap(), UserName::new(user).unwrap());
-        let order = NewJob { may_spend, ..checked.jobs(&room, &user).remove(0) };
+        checked.jobs(&room, &user).remove(0)
+    }
+
+    async fn submit_order(&self, order: NewJob, at: UnixMs) -> JobId {
         let id = JobId::from_random(rand::random());
-        self.store.submit(id, order, self.clock.now()).await.unwrap().job.id
+        self.store.submit(id, order, at).await.unwrap().job.id
     }
 
     pub async fn job(&self, id: &JobId) -> Job {
@@ -265,6 +293,6 @@ fn app(
     let url = rules.public_url.clone().unwrap();
     let mut app = App::new(Arc::clone(store), settings, None, &url, clock.clone(), Default::default()).unwrap();
     app.results = Arc::clone(results);
-    app.cloud = Arc::new(Cloud::new(rules, Owner::new("relay:test").unwrap()).unwrap());
+    app.cloud = Arc::new(Cloud::new(rules, Owner::new(DRIVER).unwrap()).unwrap());
     app
 }

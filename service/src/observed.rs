@@ -275,6 +275,14 @@ impl JobStore for Observed {
         self.timed("set_breaker", self.inner.set_breaker(endpoint, state)).await
     }
 
+    async fn tell(&self, relay: &Owner, text: String, now: UnixMs) -> Result<(), StoreError> {
+        self.timed("tell", self.inner.tell(relay, text, now)).await
+    }
+
+    async fn told(&self, relay: &Owner, since: UnixMs) -> Result<Vec<String>, StoreError> {
+        self.timed("told", self.inner.told(relay, since)).await
+    }
+
     fn changes(&self) -> broadcast::Receiver<Arc<JobId>> {
         self.inner.changes()
     }

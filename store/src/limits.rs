@@ -25,6 +25,9 @@ pub const SPENT_MAX: u64 = 1_000_000_000_000_000;
 /// Completed jobs whose times are averaged.
 pub const MEASURED_JOBS: usize = 20;
 
+/// Relays whose word is heard: many times those that one Postgres serves.
+pub const TELLERS_MAX: usize = 64;
+
 /// Ids of changed jobs that a listener may be behind before it has to load anew.
 pub const CHANGES_KEPT: usize = 4_096;
 

@@ -14,7 +14,7 @@ use queue::{
 };
 use tokio::sync::broadcast;
 
-use crate::limits::{CHANGES_KEPT, EXPIRED_MAX, Limits, MEASURED_JOBS, SPENT_MAX};
+use crate::limits::{CHANGES_KEPT, EXPIRED_MAX, Limits, MEASURED_JOBS, SPENT_MAX, TELLERS_MAX};
 use crate::store::{
     Beat, Claimed, Held, JobStore, Offer, Report, StoreError, Submitted, Taken, Totals, is_nonce, without_cost,
 };
@@ -37,6 +37,7 @@ struct Records {
     attempts: BTreeMap<AttemptKey, Attempt>,
     ledger: Vec<Entry>,
     breakers: BTreeMap<Endpoint, String>,
+    told: BTreeMap<Owner, (UnixMs, String)>,
     /// Jobs completed, also those that are forgotten.
     completed: BTreeMap<(RoomName, Source), u64>,
 }
@@ -311,6 +312,7 @@ impl JobStore for Memory {
 
     async fn forget(&self, before: UnixMs) -> Result<u64, StoreError> {
         let mut records = self.records();
+        records.told.retain(|_, (at, _)| *at >= before);
         let mut ended: Vec<_> = (records.jobs.values())
             .filter(|job| job.status().is_final())
             .map(|job| (job.finished, job.id.clone()))
@@ -423,6 +425,20 @@ impl JobStore for Memory {
     async fn set_breaker(&self, endpoint: &Endpoint, state: String) -> Result<(), StoreError> {
         self.records().breakers.insert(endpoint.clone(), state);
         Ok(())
+    }
+
+    async fn tell(&self, relay: &Owner, text: String, now: UnixMs) -> Result<(), StoreError> {
+        self.records().told.insert(relay.clone(), (now, text));
+        Ok(())
+    }
+
+    async fn told(&self, relay: &Owner, since: UnixMs) -> Result<Vec<String>, StoreError> {
+        let records = self.records();
+        let others = records.told.iter().filter(|(teller, (at, _))| *teller != relay && *at >= since);
+        let mut told: Vec<_> = others.map(|(_, told)| told).collect();
+        // Stable: those of one moment stay in the order of their relays' names.
+        told.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
+        Ok(told.into_iter().take(TELLERS_MAX).map(|(_, text)| text.clone()).collect())
     }
 
     fn changes(&self) -> broadcast::Receiver<Arc<JobId>> {

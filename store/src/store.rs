@@ -211,7 +211,7 @@ pub trait JobStore: Send + Sync + 'static {
     async fn drain_chunks(&self, id: &JobId) -> Result<Vec<String>, StoreError>;
 
     /// Forgets jobs that ended before `before`, and the oldest of more than [`crate::limits::FINISHED_MAX`], with their chunks
-    /// and idempotency keys; says how many. Attempts, ledger and the report's counts stay, and so does every job of an
+    /// and idempotency keys, and what was told before `before`; says how many jobs. Attempts, ledger and the report's counts stay, and so does every job of an
     /// attempt that is not settled. Many jobs take several transactions.
     async fn forget(&self, before: UnixMs) -> Result<u64, StoreError>;
 
@@ -273,6 +273,13 @@ pub trait JobStore: Send + Sync + 'static {
 
     /// See [`Self::breaker`].
     async fn set_breaker(&self, endpoint: &Endpoint, state: String) -> Result<(), StoreError>;
+
+    /// Tells the other relays on this queue something of this one, instead of what it told before: which workers it has heard of.
+    async fn tell(&self, relay: &Owner, text: String, now: UnixMs) -> Result<(), StoreError>;
+
+    /// What relays other than `relay` told at `since` or later; the newest first, where these are equal the lower name, and
+    /// [`crate::limits::TELLERS_MAX`] at most.
+    async fn told(&self, relay: &Owner, since: UnixMs) -> Result<Vec<String>, StoreError>;
 
     /// Ids of jobs as they change or stream, also where another relay changed them; who lags loads anew. A hint: an id may come
     /// twice, and the last ones of a relay that dies may not reach the others, so who waits looks again now and then.

@@ -15,6 +15,9 @@ pub const ROUTE_REST: Duration = Duration::from_millis(50);
 /// ... and at most, after a round over a long queue.
 pub const ROUTE_REST_MAX: Duration = Duration::from_secs(5);
 
+/// How often relays on one queue tell each other of their workers: many times before one counts as gone.
+pub const MEET_EVERY: Duration = Duration::from_secs(3);
+
 /// Explanations that are written down at once: what the store commits together.
 pub const EXPLAINED_AT_ONCE: usize = 64;
 

@@ -1,8 +1,9 @@
 //! What the cloud's workers and the operator ask of the relay.
 
-use queue::{MicroUsd, Mode, Status};
+use queue::{MicroUsd, Mode, Owner, RoomName, Source, Status};
 use runpod::emulator::{Behaviour, Orders};
 use serde_json::{Value, json};
+use service::limits::WORKER_SEEN_TIME;
 
 use crate::stage::{KEY, Stage, Wish};
 
@@ -130,4 +131,32 @@ async fn a_job_whose_submitters_time_is_over_is_called_off_and_never_paid_for() 
     };
     assert_eq!(stage.until(settled).await, MicroUsd(0));
     assert_eq!(stage.emulator.meter().jobs_taken, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_starts_waits_for_workers_before_it_pays_for_what_they_can_do() {
+    let await_workers = WORKER_SEEN_TIME;
+    let mut stage = Stage::set_still(Wish { await_workers, ..Wish::default() }).await;
+    let [auto, cloud] = [Mode::Auto, Mode::Cloud].map(|mode| stage.submit_as("room", "ada", mode, true));
+    let (auto, cloud) = (auto.await, cloud.await);
+    let start = stage.clock.now();
+    stage.drive();
+    let begun = |job: &queue::Job| job.started.unwrap().since(start);
+    let [auto, cloud] = [stage.ended(&auto).await, stage.ended(&cloud).await];
+    assert_eq!((auto.status(), cloud.status()), (Status::Completed, Status::Completed));
+    assert!(begun(&auto) >= await_workers, "{:?}", begun(&auto));
+    assert!(cloud.started < auto.started, "no worker can do what is for the cloud alone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_relay_hears_of_workers_every_relay_on_its_queue_knows() {
+    let stage = Stage::set(Wish::default()).await;
+    let (other, _order) = stage.beside();
+    let (room, worker) = (RoomName::new("room").unwrap(), Owner::new("worker").unwrap());
+    let known = async || {
+        stage.app.workers.seen(&room, &worker, Source::Peer, None, stage.clock.now());
+        let workers = other.workers.of(&room, other.clock.now());
+        (!workers.is_empty()).then_some(workers)
+    };
+    assert_eq!(stage.until(known).await[0].owner, worker);
 }

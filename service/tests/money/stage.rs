@@ -45,6 +45,8 @@ pub struct Wish {
     pub workers_max: usize,
     pub claims: bool,
     pub seed: u64,
+    /// How long the router waits for workers at its start.
+    pub await_workers: Duration,
     /// Whether the queue is kept in a database's file; the model in memory is slow with many jobs.
     pub is_in_file: bool,
 }
@@ -53,7 +55,16 @@ impl Default for Wish {
     fn default() -> Self {
         let plenty = MicroUsd(1_000_000_000);
         let budgets = Budgets { total: plenty, day: plenty, user_day: plenty, room_day: plenty };
-        Self { speed: 100.0, budgets, in_flight_max: 4, workers_max: 4, claims: true, seed: 1, is_in_file: false }
+        Self {
+            speed: 100.0,
+            budgets,
+            in_flight_max: 4,
+            workers_max: 4,
+            claims: true,
+            seed: 1,
+            await_workers: Duration::ZERO,
+            is_in_file: false,
+        }
     }
 }
 
@@ -110,6 +121,16 @@ impl Stage {
     pub fn drive(&mut self) {
         let (order, ordered) = watch::channel(false);
         self.driving = Some((order, service::cloud::spawn(self.app.clone(), ordered)));
+    }
+
+    /// Another relay on the same queue, that routes and drives as well until what it gives is dropped.
+    pub fn beside(&self) -> (App, watch::Sender<bool>) {
+        let mut app = self.app.clone();
+        app.workers = Arc::default();
+        app.cloud = Arc::new(Cloud::new(app.cloud.rules().clone(), Owner::new("relay:other").unwrap()).unwrap());
+        let (order, ordered) = watch::channel(false);
+        drop(service::cloud::spawn(app.clone(), ordered));
+        (app, order)
     }
 
     /// The relay's driver dies at this very moment, as in a crash, and a new relay with the same database takes its place.
@@ -282,6 +303,7 @@ fn app(
     let rules = Rules {
         budgets: wish.budgets,
         public_url: Some(format!("http://{address}")),
+        await_workers: wish.await_workers,
         endpoints: vec![endpoint],
         ..Rules::default()
     };

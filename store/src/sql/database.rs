@@ -319,6 +319,14 @@ impl JobStore for Database {
         write!(self, |session, endpoint, state| session.set_breaker(&endpoint, &state))
     }
 
+    async fn tell(&self, relay: &Owner, text: String, now: UnixMs) -> Result<(), StoreError> {
+        write!(self, |session, relay, text, now| session.tell(&relay, &text, now))
+    }
+
+    async fn told(&self, relay: &Owner, since: UnixMs) -> Result<Vec<String>, StoreError> {
+        look!(self, |session| session.told(relay, since))
+    }
+
     fn changes(&self) -> broadcast::Receiver<Arc<JobId>> {
         self.announcer.listen()
     }

@@ -159,6 +159,10 @@ pub enum Call {
         endpoint: u8,
         state: u8,
     },
+    Tell {
+        relay: u8,
+        text: u8,
+    },
     /// One of the calls that only look.
     Look {
         at: u8,
@@ -249,6 +253,7 @@ fn jobs() -> impl Strategy<Value = Call> {
         1 => (job(), 0..2_u8).prop_map(|(job, route)| Call::Explain { job, route }),
         1 => (0..2_u8).prop_map(|room| Call::Purge { room }),
         1 => (0..300_u32).prop_map(|seconds| Call::Forget { seconds }),
+        1 => (0..3_u8, any::<u8>()).prop_map(|(relay, text)| Call::Tell { relay, text }),
     ]
 }
 

@@ -89,7 +89,8 @@ impl Pair {
             | Call::Push { .. }
             | Call::Drain { .. }
             | Call::Forget { .. }
-            | Call::SetBreaker { .. } => self.change(call).await?,
+            | Call::SetBreaker { .. }
+            | Call::Tell { .. } => self.change(call).await?,
         }
         Ok(())
     }
@@ -180,6 +181,10 @@ impl Pair {
                 let (endpoint, state) = (crate::pair::endpoint(endpoint), format!("{{\"failures\":{state}}}"));
                 let _ = both!(self, set_breaker(&endpoint, state.clone()));
             }
+            Call::Tell { relay, text } => {
+                let (relay, text) = (owner(relay), format!("heard of {text}\0"));
+                let _ = both!(self, tell(&relay, text.clone(), now));
+            }
             other => unreachable!("{other:?} is made elsewhere"),
         }
         Ok(())
@@ -233,7 +238,7 @@ impl Pair {
         let (id, room_name) = (self.job(job), room.map(crate::pair::room));
         let room = room_name.as_ref();
         let (key, nonce) = self.attempt(attempt).await;
-        match at % 13 {
+        match at % 14 {
             0 => drop(both!(self, job(&id))),
             1 => drop(both!(self, list(room, count_max))),
             2 => drop(both!(self, position(&id))),
@@ -246,6 +251,7 @@ impl Pair {
             9 => drop(both!(self, totals(room))),
             10 => drop(both!(self, measured(&ask(user), Source::Peer))),
             11 => drop(both!(self, measured(&ask(user), Source::Cloud))),
+            12 => drop(both!(self, told(&owner(user), UnixMs(self.now.0 - 1000 * u64::from(job))))),
             _ => drop(both!(self, breaker(&endpoint(user)))),
         }
         Ok(())
@@ -275,6 +281,7 @@ impl Pair {
             let _ = both!(self, measured(&ask(0), source));
         }
         let _ = both!(self, ledger(0, 1000));
+        let _ = both!(self, told(&owner(0), UnixMs(0)));
         self.check_books().await
     }
 

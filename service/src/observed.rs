@@ -87,6 +87,12 @@ impl JobStore for Observed {
         Ok(submitted)
     }
 
+    async fn submit_all(&self, orders: Vec<(JobId, NewJob)>, now: UnixMs) -> Result<Vec<Submitted>, StoreError> {
+        let submitted = self.timed("submit_all", self.inner.submit_all(orders, now)).await?;
+        submitted.iter().for_each(|one| self.submitted(one));
+        Ok(submitted)
+    }
+
     async fn job(&self, id: &JobId) -> Result<Option<Job>, StoreError> {
         self.timed("job", self.inner.job(id)).await
     }

@@ -81,6 +81,21 @@ impl Records {
         jobs
     }
 
+    fn submit(&mut self, id: JobId, order: NewJob, limits: &Limits, now: UnixMs) -> Result<Submitted, StoreError> {
+        let is_same = |job: &&Job| {
+            let theirs = &job.order;
+            order.key.is_some() && (&theirs.room, &theirs.user, &theirs.key) == (&order.room, &order.user, &order.key)
+        };
+        let known = self.jobs.values().find(is_same).or_else(|| self.jobs.get(&id));
+        if let Some(job) = known {
+            return Ok(Submitted { job: job.clone(), is_new: false });
+        }
+        self.admit(&order.room, limits)?;
+        let job = Job::new(id.clone(), order, now);
+        self.jobs.insert(id, job.clone());
+        Ok(Submitted { job, is_new: true })
+    }
+
     /// Whether the room may have one more.
     fn admit(&self, room: &RoomName, limits: &Limits) -> Result<(), StoreError> {
         let unfinished = self.of_room(Some(room), Status::Queued).chain(self.of_room(Some(room), Status::Processing));
@@ -103,21 +118,32 @@ impl Records {
 #[async_trait]
 impl JobStore for Memory {
     async fn submit(&self, id: JobId, order: NewJob, now: UnixMs) -> Result<Submitted, StoreError> {
-        let mut records = self.records();
-        let is_same = |job: &&Job| {
-            let theirs = &job.order;
-            order.key.is_some() && (&theirs.room, &theirs.user, &theirs.key) == (&order.room, &order.user, &order.key)
-        };
-        let known = records.jobs.values().find(is_same).or_else(|| records.jobs.get(&id));
-        if let Some(job) = known {
-            return Ok(Submitted { job: job.clone(), is_new: false });
+        let submitted = self.records().submit(id, order, &self.limits, now)?;
+        if submitted.is_new {
+            self.announce(&submitted.job.id);
         }
-        records.admit(&order.room, &self.limits)?;
-        let job = Job::new(id.clone(), order, now);
-        records.jobs.insert(id.clone(), job.clone());
+        Ok(submitted)
+    }
+
+    async fn submit_all(&self, orders: Vec<(JobId, NewJob)>, now: UnixMs) -> Result<Vec<Submitted>, StoreError> {
+        let mut records = self.records();
+        let mut submitted: Vec<Submitted> = Vec::new();
+        for (id, order) in orders {
+            match records.submit(id, order, &self.limits, now) {
+                Ok(one) => submitted.push(one),
+                Err(error) => {
+                    for new in submitted.iter().filter(|one| one.is_new) {
+                        records.jobs.remove(&new.job.id);
+                    }
+                    return Err(error);
+                }
+            }
+        }
         drop(records);
-        self.announce(&id);
-        Ok(Submitted { job, is_new: true })
+        for new in submitted.iter().filter(|one| one.is_new) {
+            self.announce(&new.job.id);
+        }
+        Ok(submitted)
     }
 
     async fn job(&self, id: &JobId) -> Result<Option<Job>, StoreError> {

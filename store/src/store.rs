@@ -136,6 +136,9 @@ pub trait JobStore: Send + Sync + 'static {
     /// answers for jobs it has. Submissions at the same moment may pass the limit by as many as they are.
     async fn submit(&self, id: JobId, order: NewJob, now: UnixMs) -> Result<Submitted, StoreError>;
 
+    /// The same for several jobs, in their order: all of them are queued or none.
+    async fn submit_all(&self, orders: Vec<(JobId, NewJob)>, now: UnixMs) -> Result<Vec<Submitted>, StoreError>;
+
     /// One job.
     async fn job(&self, id: &JobId) -> Result<Option<Job>, StoreError>;
 

@@ -11,6 +11,7 @@ use service::Settings;
 use service::access::Right;
 use service::api::stats;
 use service::limits::WORKER_SEEN_TIME;
+use store::limits::Limits;
 
 use crate::support::{MEMBER, ROOM, TestService, USER, picture_output, png, unlimited};
 
@@ -138,6 +139,22 @@ async fn asking_twice_with_one_key_is_one_job() {
     let eve = service.token(Some(ROOM), "eve", MEMBER);
     let request = service.request("POST", &queue_path(), Some(&eve)).header("idempotency-key", "k1").json(&body);
     assert_eq!(service.send(request).await.status, StatusCode::ACCEPTED, "a key is its user's own");
+}
+
+#[tokio::test]
+async fn a_submission_that_a_full_room_refused_is_queued_whole_when_it_comes_again() {
+    let limits = Limits { unfinished_per_room_max: 3, ..Limits::default() };
+    let service = TestService::within(limits, unlimited()).await;
+    let first = service.submit("a lake").await;
+    let body = json!({ "type": "demo_fast", "prompt": "a sea", "images": 3, "idempotency_key": "k" });
+    let refused = service.post(&queue_path(), &service.member(), body.clone()).await;
+    assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS, "{}", refused.message());
+    assert_eq!(service.app.store.list(None, 10).await.unwrap().len(), 1, "nothing of it is there");
+    service.delete(&format!("/api/jobs/{first}"), &service.member()).await;
+    let again = service.post(&queue_path(), &service.member(), body).await;
+    let json = again.json();
+    let states: Vec<&str> = json["jobs"].as_array().unwrap().iter().filter_map(|job| job["status"].as_str()).collect();
+    assert_eq!((again.status, states), (StatusCode::ACCEPTED, vec!["queued"; 3]));
 }
 
 #[tokio::test]

@@ -135,6 +135,10 @@ impl JobStore for Database {
         write!(self, |session, id, order, now| session.submit(&id, &order, now))
     }
 
+    async fn submit_all(&self, orders: Vec<(JobId, NewJob)>, now: UnixMs) -> Result<Vec<Submitted>, StoreError> {
+        write!(self, |session, orders, now| session.submit_all(&orders, now))
+    }
+
     async fn job(&self, id: &JobId) -> Result<Option<Job>, StoreError> {
         look!(self, |session| session.job(id))
     }

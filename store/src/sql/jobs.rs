@@ -45,6 +45,19 @@ impl Session<'_> {
         Ok(Submitted { job, is_new: false })
     }
 
+    /// An error takes back what was inserted before it, with the transaction.
+    pub(super) async fn submit_all(
+        &mut self,
+        orders: &[(JobId, NewJob)],
+        now: UnixMs,
+    ) -> Result<Vec<Submitted>, Fault> {
+        let mut submitted = Vec::with_capacity(orders.len());
+        for (id, order) in orders {
+            submitted.push(self.submit(id, order, now).await?);
+        }
+        Ok(submitted)
+    }
+
     /// The job of this room, user and idempotency key.
     async fn same(&mut self, order: &NewJob) -> Result<Option<Job>, Fault> {
         let Some(key) = &order.key else { return Ok(None) };

@@ -80,6 +80,7 @@ pub enum Call {
         model: Option<u8>,
         mode: Mode,
         priority: i32,
+        images: u8,
     },
     Take {
         room: Option<u8>,
@@ -214,8 +215,9 @@ fn submissions() -> impl Strategy<Value = Call> {
     let again = proptest::option::weighted(0.1, job());
     let model = proptest::option::of(0..3_u8);
     let mode = prop_oneof![4 => Just(Mode::Auto), 1 => Just(Mode::Local), 1 => Just(Mode::Cloud)];
-    let order = (0..2_u8, 0..2_u8, key, again, model, mode, -2..3_i32);
-    order.prop_map(|(room, user, key, again, model, mode, priority)| Call::Submit {
+    let images = prop_oneof![4 => Just(1_u8), 1 => 2..4_u8];
+    let order = (0..2_u8, 0..2_u8, key, again, model, mode, -2..3_i32, images);
+    order.prop_map(|(room, user, key, again, model, mode, priority, images)| Call::Submit {
         room,
         user,
         key,
@@ -223,6 +225,7 @@ fn submissions() -> impl Strategy<Value = Call> {
         model,
         mode,
         priority,
+        images,
     })
 }
 

@@ -43,6 +43,7 @@ const REACHED: &[&str] = &[
     "step Ok Some Refused",
     "step Ok Some Taken",
     "submit Err Full",
+    "submit_all Err Full",
     "take Ok Some Taken",
 ];
 

@@ -99,12 +99,15 @@ impl Pair {
     async fn change(&mut self, call: &Call) -> Result<(), String> {
         let now = self.now;
         match call.clone() {
-            Call::Submit { again, .. } => {
+            Call::Submit { again, images, .. } => {
                 let id = match again {
                     Some(pick) if !self.jobs.is_empty() => self.job(pick),
                     Some(_) | None => self.new_id(),
                 };
                 let order = order(call);
+                if images > 1 {
+                    return self.submit_all(id, &order, images).await;
+                }
                 if let Ok(Submitted { job, .. }) = both!(self, submit(id.clone(), order.clone(), now))
                     && !self.jobs.contains(&job.id)
                 {
@@ -186,6 +189,21 @@ impl Pair {
                 let _ = both!(self, tell(&relay, text.clone(), now));
             }
             other => unreachable!("{other:?} is made elsewhere"),
+        }
+        Ok(())
+    }
+
+    /// Submits so many jobs of one order, each under a key of its own.
+    async fn submit_all(&mut self, first: JobId, order: &NewJob, images: u8) -> Result<(), String> {
+        let mut orders = vec![(first, order.clone())];
+        for image in 1..images {
+            let key = order.key.as_ref().map(|key| IdempotencyKey::new(format!("{key}-{image}")).unwrap());
+            orders.push((self.new_id(), NewJob { key, ..order.clone() }));
+        }
+        for Submitted { job, .. } in both!(self, submit_all(orders.clone(), self.now)).unwrap_or_default() {
+            if !self.jobs.contains(&job.id) {
+                self.jobs.push(job.id);
+            }
         }
         Ok(())
     }

@@ -158,7 +158,7 @@ impl JobStore for Memory {
         ended.extend(records.by_rank(room, Status::Failed));
         ended.extend(records.by_rank(room, Status::Cancelled));
         ended.sort_by_key(|job| (std::cmp::Reverse(job.finished), &job.id));
-        Ok(jobs.into_iter().chain(ended).take(count_max).cloned().collect())
+        Ok(jobs.into_iter().chain(ended).take(count_max).map(Job::head).collect())
     }
 
     async fn position(&self, id: &JobId) -> Result<Option<u64>, StoreError> {
@@ -169,7 +169,7 @@ impl JobStore for Memory {
     }
 
     async fn waiting(&self, count_max: usize) -> Result<Vec<Job>, StoreError> {
-        Ok(self.records().by_rank(None, Status::Queued).into_iter().take(count_max).cloned().collect())
+        Ok(self.records().by_rank(None, Status::Queued).into_iter().take(count_max).map(Job::head).collect())
     }
 
     async fn take(&self, offer: &Offer, now: UnixMs) -> Result<Option<Taken>, StoreError> {

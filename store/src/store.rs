@@ -143,13 +143,14 @@ pub trait JobStore: Send + Sync + 'static {
     async fn job(&self, id: &JobId) -> Result<Option<Job>, StoreError>;
 
     /// The unfinished jobs of a room (of all rooms if `None`): those being done first, then those waiting, each by rank; then
-    /// the finished ones, the newest first; `count_max` in all. Where these are equal, the lower id goes first.
+    /// the finished ones, the newest first; `count_max` in all. Where these are equal, the lower id goes first. Their heads only
+    /// ([`Job::head`]): a job may be a hundred times as long.
     async fn list(&self, room: Option<&RoomName>, count_max: usize) -> Result<Vec<Job>, StoreError>;
 
     /// How many waiting jobs of its room stand before it; `None` unless it waits.
     async fn position(&self, id: &JobId) -> Result<Option<u64>, StoreError>;
 
-    /// The waiting jobs of every room by rank, for the router; `count_max` at most.
+    /// The waiting jobs of every room by rank, for the router; `count_max` at most. Their heads only ([`Job::head`]).
     async fn waiting(&self, count_max: usize) -> Result<Vec<Job>, StoreError>;
 
     /// Gives the first waiting job that fits the offer and is not [`queue::Mode::Cloud`]. Nothing for the cloud, which gets jobs

@@ -297,6 +297,8 @@ impl Router {
 
     async fn fall_back(&mut self, job: &Job, to: &Ask) -> Result<(), StoreError> {
         let app = &self.app;
+        // What is looked at in a round has no input.
+        let Some(job) = app.store.job(&job.id).await? else { return Ok(()) };
         let order: Option<Order> = serde_json::from_str(&job.order.input).ok();
         let from = job.order.ask.as_ref().expect("a job without a type falls back to none");
         let Some((ask, order, expected)) = order.and_then(|order| app.catalogue.fall_back(&order, from)) else {

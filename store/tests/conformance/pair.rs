@@ -279,7 +279,10 @@ impl Pair {
     pub async fn compare_all(&mut self) -> Result<(), String> {
         for room in [None, Some(room(0)), Some(room(1))] {
             let room = room.as_ref();
-            let _ = both!(self, list(room, 1000));
+            for job in both!(self, list(room, 1000)).unwrap() {
+                // What a list does not tell is compared as well.
+                let _ = both!(self, job(&job.id));
+            }
             let _ = both!(self, totals(room));
             let _ = both!(self, report(room));
         }

@@ -333,7 +333,15 @@ impl JobStore for Memory {
     }
 
     async fn drain_chunks(&self, id: &JobId) -> Result<Vec<String>, StoreError> {
-        Ok(self.records().chunks.remove(id).unwrap_or_default())
+        let mut records = self.records();
+        let Some(chunks) = records.chunks.get_mut(id) else { return Ok(Vec::new()) };
+        let mut bytes = 0;
+        let fits = |(index, chunk): &(usize, &String)| {
+            bytes += chunk.len();
+            *index == 0 || bytes <= self.limits.drained_bytes_max
+        };
+        let count = chunks.iter().enumerate().take_while(fits).count();
+        Ok(chunks.drain(..count).collect())
     }
 
     async fn forget(&self, before: UnixMs) -> Result<u64, StoreError> {

@@ -211,7 +211,8 @@ pub trait JobStore: Send + Sync + 'static {
     /// [`StoreError::Unfetched`].
     async fn push_chunk(&self, id: &JobId, fence: u64, chunk: String) -> Result<Beat, StoreError>;
 
-    /// Takes what a job has streamed since it was last asked, in order.
+    /// Takes what a job has streamed since it was last asked, in order: one item at least, and no further one that brings it
+    /// past [`crate::limits::DRAINED_BYTES_MAX`]; the rest is the next call's.
     async fn drain_chunks(&self, id: &JobId) -> Result<Vec<String>, StoreError>;
 
     /// Forgets jobs that ended before `before`, and the oldest of more than [`crate::limits::FINISHED_MAX`], with their chunks

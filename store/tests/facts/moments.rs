@@ -72,6 +72,27 @@ async fn many_jobs_are_swept_a_few_at_a_time_but_all() {
 }
 
 #[tokio::test]
+async fn a_stream_is_fetched_so_many_bytes_at_a_time_and_whole() {
+    let (_folder, url) = folder();
+    let limits = Limits { drained_bytes_max: 25, ..Limits::default() };
+    let store = Volatile::open(&url, limits).await.unwrap().store();
+    let id = submit(&*store, "room").await;
+    let fence = store.take(&offer("worker"), NOW).await.unwrap().unwrap().lease.fence;
+    let items: Vec<String> = [10, 10, 10, 100, 5].map(|bytes| "7".repeat(bytes)).into();
+    for item in &items {
+        store.push_chunk(&id, fence, item.clone()).await.unwrap();
+    }
+    let mut fetched = Vec::new();
+    for count in [2, 1, 1, 1, 0] {
+        let some = store.drain_chunks(&id).await.unwrap();
+        assert_eq!(some.len(), count, "{some:?}");
+        fetched.extend(some);
+    }
+    assert_eq!(fetched, items);
+    store.close().await;
+}
+
+#[tokio::test]
 async fn leases_end_so_many_at_a_time() {
     let (_folder, url) = folder();
     let database = Volatile::open(&url, Limits::default()).await.unwrap();

@@ -169,7 +169,19 @@ impl JobStore for Memory {
     }
 
     async fn waiting(&self, count_max: usize) -> Result<Vec<Job>, StoreError> {
-        Ok(self.records().by_rank(None, Status::Queued).into_iter().take(count_max).map(Job::head).collect())
+        let records = self.records();
+        let mut places: BTreeMap<&RoomName, usize> = BTreeMap::new();
+        let mut placed: Vec<(usize, &Job)> = Vec::new();
+        for job in records.by_rank(None, Status::Queued) {
+            let place = places.entry(&job.order.room).or_default();
+            placed.push((*place, job));
+            *place += 1;
+        }
+        // Stable: those of one place stay in their order.
+        placed.sort_by_key(|(place, _)| *place);
+        placed.truncate(count_max);
+        placed.sort_by_key(|(_, job)| (job.rank(), &job.id));
+        Ok(placed.into_iter().map(|(_, job)| job.head()).collect())
     }
 
     async fn take(&self, offer: &Offer, now: UnixMs) -> Result<Option<Taken>, StoreError> {

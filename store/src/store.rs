@@ -150,7 +150,8 @@ pub trait JobStore: Send + Sync + 'static {
     /// How many waiting jobs of its room stand before it; `None` unless it waits.
     async fn position(&self, id: &JobId) -> Result<Option<u64>, StoreError>;
 
-    /// The waiting jobs of every room by rank, for the router; `count_max` at most. Their heads only ([`Job::head`]).
+    /// The waiting jobs of every room by rank, for the router; where there are more than `count_max`, the first of every room
+    /// before the second of any, so that no full room keeps others from being looked at. Their heads only ([`Job::head`]).
     async fn waiting(&self, count_max: usize) -> Result<Vec<Job>, StoreError>;
 
     /// Gives the first waiting job that fits the offer and is not [`queue::Mode::Cloud`]. Nothing for the cloud, which gets jobs

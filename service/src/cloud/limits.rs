@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// Waiting jobs that the router looks at in one round, those first that go first: as many as a room may have. Jobs behind them
-/// wait for their way, so that it must be more than can be stuck for one reason, such as a user's budget.
+/// Waiting jobs that the router looks at in one round, as many of each room as of any other: as many as a room may have. Jobs
+/// behind them wait for their way, so that it must be more than can be stuck for one reason, such as a user's budget.
 pub const ROUTED_MAX: usize = 10_000;
 
 /// How often the router looks though nothing seems to have changed: times pass, workers fall silent, health comes back.

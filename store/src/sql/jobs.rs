@@ -95,7 +95,14 @@ impl Session<'_> {
     }
 
     pub(super) async fn waiting(&mut self, count_max: usize) -> Result<Vec<Job>, Fault> {
-        let query = ask(format!("SELECT {HEAD} FROM jobs WHERE status = 0 ORDER BY rank, id LIMIT $1"));
+        let query = ask(format!(
+            "SELECT {HEAD} FROM jobs WHERE id IN (
+                SELECT id FROM (
+                    SELECT id, rank, ROW_NUMBER() OVER (PARTITION BY room ORDER BY rank, id) AS place
+                    FROM jobs WHERE status = 0
+                ) AS placed ORDER BY place, rank, id LIMIT $1
+            ) ORDER BY rank, id"
+        ));
         self.heads(query.bind(codes::limit(count_max))).await
     }
 

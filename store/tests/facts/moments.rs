@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use futures::future::join_all;
+use queue::limits::LEASE_TIME;
 use queue::{Change, Source, Status};
 use store::limits::{CALLS_WAITING_MAX, EXPIRED_MAX, Limits, SWEEP_MAX};
 use store::testing::{Postgres, Sync, Volatile};
@@ -93,6 +94,22 @@ async fn a_stream_is_fetched_so_many_bytes_at_a_time_and_whole() {
 }
 
 #[tokio::test]
+async fn a_full_room_keeps_no_other_from_being_routed() {
+    let (_folder, url) = folder();
+    let store = Volatile::open(&url, Limits::default()).await.unwrap().store();
+    let first = submit(&*store, "full").await;
+    for _ in 0..3 {
+        submit(&*store, "full").await;
+    }
+    let later = store.submit(new_id(), order("other"), NOW.after(LEASE_TIME)).await.unwrap().job.id;
+    let rooms: Vec<_> = store.waiting(2).await.unwrap().into_iter().map(|job| job.order.room).collect();
+    assert_eq!(rooms, [order("full").room, order("other").room]);
+    let all = store.waiting(10).await.unwrap();
+    assert!(all.len() == 5 && all[4].id == later && all.iter().any(|job| job.id == first), "by rank as ever");
+    store.close().await;
+}
+
+#[tokio::test]
 async fn leases_end_so_many_at_a_time() {
     let (_folder, url) = folder();
     let database = Volatile::open(&url, Limits::default()).await.unwrap();
@@ -101,7 +118,7 @@ async fn leases_end_so_many_at_a_time() {
     join_all((0..leases).map(|_| submit(&*store, "room"))).await;
     let offer = offer("worker");
     join_all((0..leases).map(|_| store.take(&offer, NOW))).await;
-    let later = NOW.after(queue::limits::LEASE_TIME);
+    let later = NOW.after(LEASE_TIME);
     assert_eq!(store.expire(later).await.unwrap().len(), EXPIRED_MAX);
     assert_eq!(store.expire(later).await.unwrap().len(), 1);
     assert_eq!(store.expire(later).await.unwrap(), []);

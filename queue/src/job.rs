@@ -366,6 +366,40 @@ impl Job {
         self.requeue()
     }
 
+    /// Itself without what may be long: its input, the JSON of its result, and what a worker tells of its progress.
+    pub fn head(&self) -> Self {
+        let state = match &self.state {
+            JobState::Completed(output) => JobState::Completed(Output { json: None, files: output.files.clone() }),
+            JobState::Queued | JobState::Leased(_) | JobState::Failed(_) | JobState::Cancelled => self.state.clone(),
+        };
+        let NewJob { room, user, key, ask, model, webhook, .. } = &self.order;
+        let order = NewJob {
+            room: room.clone(),
+            user: user.clone(),
+            key: key.clone(),
+            ask: ask.clone(),
+            model: model.clone(),
+            input: String::new(),
+            webhook: webhook.clone(),
+            mode: self.order.mode,
+            quality: self.order.quality,
+            priority: self.order.priority,
+            expected: self.order.expected,
+            deadlines: self.order.deadlines,
+            may_spend: self.order.may_spend,
+        };
+        Self {
+            id: self.id.clone(),
+            order,
+            state,
+            reasons: self.reasons.clone(),
+            progress: Progress { permille: self.progress.permille, note: None },
+            fallback_of: self.fallback_of.clone(),
+            route: self.route.clone(),
+            ..*self
+        }
+    }
+
     /// What the API calls its state.
     pub fn status(&self) -> Status {
         match self.state {

@@ -32,6 +32,8 @@ pub struct Placement {
     pub target: Duration,
     /// What it may become; only if somebody could do that now.
     pub fallback: Option<Ask>,
+    /// Whether the relay has listened for so short a time that workers may be there of which it has not heard.
+    pub is_early: bool,
     /// Where the last decision sent it, so that it does not go to and fro.
     pub previous: Option<Source>,
 }
@@ -172,6 +174,14 @@ pub fn route(job: &Placement, processors: &[&dyn Processor], rules: RouteRules) 
         (Some((source, _)), None) => (wait(source), "workers do it"),
         (None, Some((_, other))) => (overflow(other), "only the cloud can do it now"),
         (None, None) => nobody(job, &offers, rules),
+    };
+    let may_be_done = job.is_early && job.mode != Mode::Cloud && job.engine == Engine::Native;
+    let (route, why) = match route {
+        Route::Overflow { .. } | Route::FallBack { .. } | Route::Refuse { .. } if may_be_done => (
+            wait(workers.map_or(Source::Peer, |(source, _)| source)),
+            "workers may be there that were not heard of yet",
+        ),
+        Route::Wait { .. } | Route::Overflow { .. } | Route::FallBack { .. } | Route::Refuse { .. } => (route, why),
     };
     Decision { route, why, offers, target: job.target }
 }

@@ -128,6 +128,9 @@ pub const WORKER_SEEN_TIME: Duration = Duration::from_secs(35);
 /// Workers that are remembered.
 pub const WORKERS_MAX: usize = 4096;
 
+/// Bytes of what a relay tells others of its workers: some thousand of them with a few models each.
+pub const TOLD_BYTES_MAX: usize = 512 * 1024;
+
 /// Jobs that are remembered of one worker.
 pub const WORKER_JOBS_MAX: usize = 64;
 

@@ -87,6 +87,12 @@ impl JobStore for Observed {
         Ok(submitted)
     }
 
+    async fn submit_all(&self, orders: Vec<(JobId, NewJob)>, now: UnixMs) -> Result<Vec<Submitted>, StoreError> {
+        let submitted = self.timed("submit_all", self.inner.submit_all(orders, now)).await?;
+        submitted.iter().for_each(|one| self.submitted(one));
+        Ok(submitted)
+    }
+
     async fn job(&self, id: &JobId) -> Result<Option<Job>, StoreError> {
         self.timed("job", self.inner.job(id)).await
     }
@@ -273,6 +279,14 @@ impl JobStore for Observed {
 
     async fn set_breaker(&self, endpoint: &Endpoint, state: String) -> Result<(), StoreError> {
         self.timed("set_breaker", self.inner.set_breaker(endpoint, state)).await
+    }
+
+    async fn tell(&self, relay: &Owner, text: String, now: UnixMs) -> Result<(), StoreError> {
+        self.timed("tell", self.inner.tell(relay, text, now)).await
+    }
+
+    async fn told(&self, relay: &Owner, since: UnixMs) -> Result<Vec<String>, StoreError> {
+        self.timed("told", self.inner.told(relay, since)).await
     }
 
     fn changes(&self) -> broadcast::Receiver<Arc<JobId>> {

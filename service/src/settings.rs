@@ -10,7 +10,7 @@ use queue::{Budgets, Endpoint, MicroUsd, Model, Price, QueueName};
 use runpod::Dialect;
 use serde::Deserialize;
 
-use crate::limits::{KEEP_TIME, SECRET_BYTES_MAX};
+use crate::limits::{KEEP_TIME, SECRET_BYTES_MAX, WORKER_SEEN_TIME};
 use crate::rates::{RateSettings, Subnet};
 
 /// Where RunPod answers unless an endpoint says otherwise.
@@ -59,6 +59,9 @@ pub struct Settings {
     pub fail_fast: bool,
     /// Instead of what job types say: how late a job must be before it may overflow, in seconds.
     pub overflow_after_s: Option<f64>,
+    /// For how long after its start the relay waits for workers that it has not heard of yet, before it pays for what they can
+    /// do, or refuses it; in seconds.
+    pub await_workers_s: f64,
 }
 
 /// The table `[queue.results]`: a folder, unless a bucket is named.
@@ -186,6 +189,7 @@ impl Default for Settings {
             prefer_local: false,
             fail_fast: false,
             overflow_after_s: None,
+            await_workers_s: WORKER_SEEN_TIME.as_secs_f64(),
         }
     }
 }
@@ -212,6 +216,9 @@ impl Settings {
         }
         if self.overflow_after_s.is_some_and(|seconds| !(0.0..=86_400.0).contains(&seconds)) {
             return Err(wrong("overflow_after_s", "must be 0 to 86400".to_owned()));
+        }
+        if !(0.0..=86_400.0).contains(&self.await_workers_s) {
+            return Err(wrong("await_workers_s", "must be 0 to 86400".to_owned()));
         }
         if self.keep_days == 0 {
             return Err(wrong("keep_days", "must be at least 1".to_owned()));

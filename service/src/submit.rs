@@ -36,19 +36,9 @@ pub async fn typed(
     if let Some(path) = &checked.order.init_image {
         check_init_image(app, caller, path).await?;
     }
-    let mut submitted: Vec<Submitted> = Vec::new();
-    for job in checked.jobs(room, caller.user()) {
-        match app.store.submit(new_id(), NewJob { may_spend, ..job }, app.clock.now()).await {
-            Ok(one) => submitted.push(one),
-            Err(error) => {
-                for new in submitted.iter().filter(|one| one.is_new) {
-                    app.store.cancel(&new.job.id, app.clock.now()).await?;
-                }
-                return Err(error.into());
-            }
-        }
-    }
-    Ok(submitted)
+    let orders = checked.jobs(room, caller.user()).into_iter();
+    let orders = orders.map(|job| (new_id(), NewJob { may_spend, ..job })).collect();
+    Ok(app.store.submit_all(orders, app.clock.now()).await?)
 }
 
 /// Queues a foreign client's input as it came, but for what only a relay says; any worker of the room may take it.

@@ -12,6 +12,9 @@ pub const FINISHED_MAX: usize = 100_000;
 /// Items of a job's stream that wait to be fetched: as many as RunPod's own clients fetch in some minutes.
 pub const CHUNKS_MAX: usize = 1_000;
 
+/// Bytes of a job's stream in one answer: what RunPod allows an output.
+pub const DRAINED_BYTES_MAX: usize = 20 * 1024 * 1024;
+
 /// Leases that one call of `expire` ends: what a database does in a blink.
 pub const EXPIRED_MAX: usize = 1_000;
 
@@ -24,6 +27,9 @@ pub const SPENT_MAX: u64 = 1_000_000_000_000_000;
 
 /// Completed jobs whose times are averaged.
 pub const MEASURED_JOBS: usize = 20;
+
+/// Relays whose word is heard: many times those that one Postgres serves.
+pub const TELLERS_MAX: usize = 64;
 
 /// Ids of changed jobs that a listener may be behind before it has to load anew.
 pub const CHANGES_KEPT: usize = 4_096;
@@ -78,10 +84,17 @@ pub struct Limits {
     pub finished_max: usize,
     /// See [`CHUNKS_MAX`].
     pub chunks_max: usize,
+    /// See [`DRAINED_BYTES_MAX`].
+    pub drained_bytes_max: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { unfinished_per_room_max: UNFINISHED_PER_ROOM_MAX, finished_max: FINISHED_MAX, chunks_max: CHUNKS_MAX }
+        Self {
+            unfinished_per_room_max: UNFINISHED_PER_ROOM_MAX,
+            finished_max: FINISHED_MAX,
+            chunks_max: CHUNKS_MAX,
+            drained_bytes_max: DRAINED_BYTES_MAX,
+        }
     }
 }

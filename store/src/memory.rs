@@ -14,7 +14,7 @@ use queue::{
 };
 use tokio::sync::broadcast;
 
-use crate::limits::{CHANGES_KEPT, EXPIRED_MAX, Limits, MEASURED_JOBS, SPENT_MAX};
+use crate::limits::{CHANGES_KEPT, EXPIRED_MAX, Limits, MEASURED_JOBS, SPENT_MAX, TELLERS_MAX};
 use crate::store::{
     Beat, Claimed, Held, JobStore, Offer, Report, StoreError, Submitted, Taken, Totals, is_nonce, without_cost,
 };
@@ -37,6 +37,7 @@ struct Records {
     attempts: BTreeMap<AttemptKey, Attempt>,
     ledger: Vec<Entry>,
     breakers: BTreeMap<Endpoint, String>,
+    told: BTreeMap<Owner, (UnixMs, String)>,
     /// Jobs completed, also those that are forgotten.
     completed: BTreeMap<(RoomName, Source), u64>,
 }
@@ -80,6 +81,21 @@ impl Records {
         jobs
     }
 
+    fn submit(&mut self, id: JobId, order: NewJob, limits: &Limits, now: UnixMs) -> Result<Submitted, StoreError> {
+        let is_same = |job: &&Job| {
+            let theirs = &job.order;
+            order.key.is_some() && (&theirs.room, &theirs.user, &theirs.key) == (&order.room, &order.user, &order.key)
+        };
+        let known = self.jobs.values().find(is_same).or_else(|| self.jobs.get(&id));
+        if let Some(job) = known {
+            return Ok(Submitted { job: job.clone(), is_new: false });
+        }
+        self.admit(&order.room, limits)?;
+        let job = Job::new(id.clone(), order, now);
+        self.jobs.insert(id, job.clone());
+        Ok(Submitted { job, is_new: true })
+    }
+
     /// Whether the room may have one more.
     fn admit(&self, room: &RoomName, limits: &Limits) -> Result<(), StoreError> {
         let unfinished = self.of_room(Some(room), Status::Queued).chain(self.of_room(Some(room), Status::Processing));
@@ -102,21 +118,32 @@ impl Records {
 #[async_trait]
 impl JobStore for Memory {
     async fn submit(&self, id: JobId, order: NewJob, now: UnixMs) -> Result<Submitted, StoreError> {
-        let mut records = self.records();
-        let is_same = |job: &&Job| {
-            let theirs = &job.order;
-            order.key.is_some() && (&theirs.room, &theirs.user, &theirs.key) == (&order.room, &order.user, &order.key)
-        };
-        let known = records.jobs.values().find(is_same).or_else(|| records.jobs.get(&id));
-        if let Some(job) = known {
-            return Ok(Submitted { job: job.clone(), is_new: false });
+        let submitted = self.records().submit(id, order, &self.limits, now)?;
+        if submitted.is_new {
+            self.announce(&submitted.job.id);
         }
-        records.admit(&order.room, &self.limits)?;
-        let job = Job::new(id.clone(), order, now);
-        records.jobs.insert(id.clone(), job.clone());
+        Ok(submitted)
+    }
+
+    async fn submit_all(&self, orders: Vec<(JobId, NewJob)>, now: UnixMs) -> Result<Vec<Submitted>, StoreError> {
+        let mut records = self.records();
+        let mut submitted: Vec<Submitted> = Vec::new();
+        for (id, order) in orders {
+            match records.submit(id, order, &self.limits, now) {
+                Ok(one) => submitted.push(one),
+                Err(error) => {
+                    for new in submitted.iter().filter(|one| one.is_new) {
+                        records.jobs.remove(&new.job.id);
+                    }
+                    return Err(error);
+                }
+            }
+        }
         drop(records);
-        self.announce(&id);
-        Ok(Submitted { job, is_new: true })
+        for new in submitted.iter().filter(|one| one.is_new) {
+            self.announce(&new.job.id);
+        }
+        Ok(submitted)
     }
 
     async fn job(&self, id: &JobId) -> Result<Option<Job>, StoreError> {
@@ -131,7 +158,7 @@ impl JobStore for Memory {
         ended.extend(records.by_rank(room, Status::Failed));
         ended.extend(records.by_rank(room, Status::Cancelled));
         ended.sort_by_key(|job| (std::cmp::Reverse(job.finished), &job.id));
-        Ok(jobs.into_iter().chain(ended).take(count_max).cloned().collect())
+        Ok(jobs.into_iter().chain(ended).take(count_max).map(Job::head).collect())
     }
 
     async fn position(&self, id: &JobId) -> Result<Option<u64>, StoreError> {
@@ -142,7 +169,19 @@ impl JobStore for Memory {
     }
 
     async fn waiting(&self, count_max: usize) -> Result<Vec<Job>, StoreError> {
-        Ok(self.records().by_rank(None, Status::Queued).into_iter().take(count_max).cloned().collect())
+        let records = self.records();
+        let mut places: BTreeMap<&RoomName, usize> = BTreeMap::new();
+        let mut placed: Vec<(usize, &Job)> = Vec::new();
+        for job in records.by_rank(None, Status::Queued) {
+            let place = places.entry(&job.order.room).or_default();
+            placed.push((*place, job));
+            *place += 1;
+        }
+        // Stable: those of one place stay in their order.
+        placed.sort_by_key(|(place, _)| *place);
+        placed.truncate(count_max);
+        placed.sort_by_key(|(_, job)| (job.rank(), &job.id));
+        Ok(placed.into_iter().map(|(_, job)| job.head()).collect())
     }
 
     async fn take(&self, offer: &Offer, now: UnixMs) -> Result<Option<Taken>, StoreError> {
@@ -306,11 +345,20 @@ impl JobStore for Memory {
     }
 
     async fn drain_chunks(&self, id: &JobId) -> Result<Vec<String>, StoreError> {
-        Ok(self.records().chunks.remove(id).unwrap_or_default())
+        let mut records = self.records();
+        let Some(chunks) = records.chunks.get_mut(id) else { return Ok(Vec::new()) };
+        let mut bytes = 0;
+        let fits = |(index, chunk): &(usize, &String)| {
+            bytes += chunk.len();
+            *index == 0 || bytes <= self.limits.drained_bytes_max
+        };
+        let count = chunks.iter().enumerate().take_while(fits).count();
+        Ok(chunks.drain(..count).collect())
     }
 
     async fn forget(&self, before: UnixMs) -> Result<u64, StoreError> {
         let mut records = self.records();
+        records.told.retain(|_, (at, _)| *at >= before);
         let mut ended: Vec<_> = (records.jobs.values())
             .filter(|job| job.status().is_final())
             .map(|job| (job.finished, job.id.clone()))
@@ -423,6 +471,20 @@ impl JobStore for Memory {
     async fn set_breaker(&self, endpoint: &Endpoint, state: String) -> Result<(), StoreError> {
         self.records().breakers.insert(endpoint.clone(), state);
         Ok(())
+    }
+
+    async fn tell(&self, relay: &Owner, text: String, now: UnixMs) -> Result<(), StoreError> {
+        self.records().told.insert(relay.clone(), (now, text));
+        Ok(())
+    }
+
+    async fn told(&self, relay: &Owner, since: UnixMs) -> Result<Vec<String>, StoreError> {
+        let records = self.records();
+        let others = records.told.iter().filter(|(teller, (at, _))| *teller != relay && *at >= since);
+        let mut told: Vec<_> = others.map(|(_, told)| told).collect();
+        // Stable: those of one moment stay in the order of their relays' names.
+        told.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
+        Ok(told.into_iter().take(TELLERS_MAX).map(|(_, text)| text.clone()).collect())
     }
 
     fn changes(&self) -> broadcast::Receiver<Arc<JobId>> {

@@ -136,17 +136,22 @@ pub trait JobStore: Send + Sync + 'static {
     /// answers for jobs it has. Submissions at the same moment may pass the limit by as many as they are.
     async fn submit(&self, id: JobId, order: NewJob, now: UnixMs) -> Result<Submitted, StoreError>;
 
+    /// The same for several jobs, in their order: all of them are queued or none.
+    async fn submit_all(&self, orders: Vec<(JobId, NewJob)>, now: UnixMs) -> Result<Vec<Submitted>, StoreError>;
+
     /// One job.
     async fn job(&self, id: &JobId) -> Result<Option<Job>, StoreError>;
 
     /// The unfinished jobs of a room (of all rooms if `None`): those being done first, then those waiting, each by rank; then
-    /// the finished ones, the newest first; `count_max` in all. Where these are equal, the lower id goes first.
+    /// the finished ones, the newest first; `count_max` in all. Where these are equal, the lower id goes first. Their heads only
+    /// ([`Job::head`]): a job may be a hundred times as long.
     async fn list(&self, room: Option<&RoomName>, count_max: usize) -> Result<Vec<Job>, StoreError>;
 
     /// How many waiting jobs of its room stand before it; `None` unless it waits.
     async fn position(&self, id: &JobId) -> Result<Option<u64>, StoreError>;
 
-    /// The waiting jobs of every room by rank, for the router; `count_max` at most.
+    /// The waiting jobs of every room by rank, for the router; where there are more than `count_max`, the first of every room
+    /// before the second of any, so that no full room keeps others from being looked at. Their heads only ([`Job::head`]).
     async fn waiting(&self, count_max: usize) -> Result<Vec<Job>, StoreError>;
 
     /// Gives the first waiting job that fits the offer and is not [`queue::Mode::Cloud`]. Nothing for the cloud, which gets jobs
@@ -207,11 +212,12 @@ pub trait JobStore: Send + Sync + 'static {
     /// [`StoreError::Unfetched`].
     async fn push_chunk(&self, id: &JobId, fence: u64, chunk: String) -> Result<Beat, StoreError>;
 
-    /// Takes what a job has streamed since it was last asked, in order.
+    /// Takes what a job has streamed since it was last asked, in order: one item at least, and no further one that brings it
+    /// past [`crate::limits::DRAINED_BYTES_MAX`]; the rest is the next call's.
     async fn drain_chunks(&self, id: &JobId) -> Result<Vec<String>, StoreError>;
 
     /// Forgets jobs that ended before `before`, and the oldest of more than [`crate::limits::FINISHED_MAX`], with their chunks
-    /// and idempotency keys; says how many. Attempts, ledger and the report's counts stay, and so does every job of an
+    /// and idempotency keys, and what was told before `before`; says how many jobs. Attempts, ledger and the report's counts stay, and so does every job of an
     /// attempt that is not settled. Many jobs take several transactions.
     async fn forget(&self, before: UnixMs) -> Result<u64, StoreError>;
 
@@ -273,6 +279,13 @@ pub trait JobStore: Send + Sync + 'static {
 
     /// See [`Self::breaker`].
     async fn set_breaker(&self, endpoint: &Endpoint, state: String) -> Result<(), StoreError>;
+
+    /// Tells the other relays on this queue something of this one, instead of what it told before: which workers it has heard of.
+    async fn tell(&self, relay: &Owner, text: String, now: UnixMs) -> Result<(), StoreError>;
+
+    /// What relays other than `relay` told at `since` or later; the newest first, where these are equal the lower name, and
+    /// [`crate::limits::TELLERS_MAX`] at most.
+    async fn told(&self, relay: &Owner, since: UnixMs) -> Result<Vec<String>, StoreError>;
 
     /// Ids of jobs as they change or stream, also where another relay changed them; who lags loads anew. A hint: an id may come
     /// twice, and the last ones of a relay that dies may not reach the others, so who waits looks again now and then.

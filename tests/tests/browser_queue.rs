@@ -38,6 +38,7 @@ fn settings(base: &str, folder: &Path) -> String {
 [queue]
 rooms_may_spend = true
 overflow_after_s = 0.0
+await_workers_s = 0.0
 
 [queue.budgets]
 total_usd = 5.0

@@ -161,3 +161,22 @@ fn the_clouds_time_is_its_attempts_business() {
     job.lease(Owner::new("cloud:gpu").unwrap(), Source::Cloud, START).unwrap();
     assert_eq!(job.overdue(UnixMs(u64::MAX)), None);
 }
+
+#[test]
+fn a_head_is_the_job_without_what_may_be_long() {
+    let long = "x".repeat(100_000);
+    let mut job = job();
+    job.order.input = long.clone();
+    job.route = Some("waits".to_owned());
+    let fence = leased(&mut job, START);
+    let progress = Progress { permille: 5, note: Some(long.clone()) };
+    job.beat(fence, Some(progress), START).unwrap();
+    let whole = job.clone();
+    let head = job.head();
+    assert!(serde_json::to_string(&head).unwrap().len() < 1000);
+    assert_eq!(Job { order: whole.order.clone(), progress: whole.progress.clone(), ..head }, whole);
+    let output = Output { json: Some(long), files: vec!["bucket/ada/file.png".to_owned()] };
+    job.finish(fence, Outcome::Completed { output, cost: MicroUsd::default() }, START).unwrap();
+    let JobState::Completed(output) = job.head().state else { panic!("it is completed") };
+    assert_eq!((output.json, output.files.len()), (None, 1));
+}

@@ -14,6 +14,7 @@ fn job() -> Placement {
         waited: Duration::ZERO,
         target: 20 * SECOND,
         fallback: None,
+        is_early: false,
         previous: None,
     }
 }
@@ -166,6 +167,27 @@ fn what_nobody_can_do_now_waits_or_fails_fast() {
             waits(Source::Peer),
             "late is not never"
         );
+    }
+}
+
+#[test]
+fn before_workers_can_have_been_heard_of_nothing_is_paid_refused_or_made_another_type() {
+    let early = Placement { is_early: true, ..job() };
+    let falling = Placement { fallback: Some(Ask::new("image_fast").unwrap()), ..early.clone() };
+    let (nobody, late) = (Workers::default(), workers(1, 1000 * SECOND));
+    let fast = RouteRules { fail_fast: true, ..RouteRules::default() };
+    for job in [&early, &falling] {
+        for peers in [nobody, late] {
+            assert_eq!(decide(job, peers, &cloud(5 * SECOND), fast).route, waits(Source::Peer));
+        }
+        assert_eq!(decide(job, nobody, &barred(CloudBar::NoEndpoint), fast).route, waits(Source::Peer));
+    }
+    // What no worker can do need not wait for one.
+    let asked = Placement { mode: Mode::Cloud, ..early.clone() };
+    let clip = Placement { engine: Engine::OverflowOnly, ..early };
+    for job in [asked, clip] {
+        assert_eq!(plain(&job, nobody, &cloud(5 * SECOND)), overflows());
+        assert!(matches!(plain(&job, nobody, &barred(CloudBar::NoEndpoint)), Route::Refuse { .. }));
     }
 }
 

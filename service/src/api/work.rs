@@ -9,7 +9,8 @@ use axum::response::{IntoResponse, Response};
 use data_encoding::BASE32_NOPAD;
 use queue::limits::{HEARTBEAT_EVERY, LEASE_TIME};
 use queue::{
-    Ask, BucketName, Job, JobId, LeaseError, MicroUsd, Model, Outcome, Owner, Progress, RoomName, Source, Status,
+    Ask, BucketName, Job, JobId, LeaseError, MicroUsd, Model, Outcome, Overdue, Owner, Progress, RoomName, Source,
+    Status,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -262,6 +263,13 @@ async fn take(app: &App, offer: &Offer, wait: Duration) -> Result<Option<Taken>,
             }
         });
         let taken = got.await.map_err(|_| ApiError::ours("the queue did not answer"))??;
+        if let Some(Taken { job, .. }) = &taken
+            && job.overdue(app.clock.now()) == Some(Overdue::Gone)
+        {
+            // Nobody would see its result; the next one may be wanted.
+            app.store.cancel(&job.id, app.clock.now()).await?;
+            continue;
+        }
         if taken.is_some() || !waiter.wait(None).await {
             return Ok(taken);
         }

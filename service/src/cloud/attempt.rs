@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use queue::limits::EXPIRY_SLACK;
-use queue::{Attempt, AttemptState, Fault, HoldAsk, Job, Outcome, Progress, Step, Stepped, UnixMs};
+use queue::{Attempt, AttemptState, Fault, HoldAsk, Job, Outcome, Overdue, Progress, Step, Stepped, UnixMs};
 use runpod::{CallError, JobStatus, RemoteId, RunError, backoff, poll_pause};
 use serde_json::Value;
 use store::{Beat, Held, StoreError};
@@ -125,7 +125,13 @@ impl Errand {
         let Some(desk) = self.desk.clone() else {
             return self.reject("its endpoint is not configured any more".to_owned(), true).await.map(Some);
         };
-        let Some(job) = self.job().await? else { return Err(Left) };
+        let Some(mut job) = self.job().await? else { return Err(Left) };
+        if job.overdue(self.now()) == Some(Overdue::Gone) {
+            // Its time was over between the hold and now: nobody would ever see what is paid for.
+            let (app, id) = (self.app.clone(), job.id.clone());
+            let cancelled = self.keep_trying(|| app.store.cancel(&id, app.clock.now())).await?;
+            job = cancelled.ok_or(Left)?;
+        }
         if job.present_lease().is_none_or(|lease| lease.fence != self.attempt.fence) {
             desk.withdraw(&*self.app.store, self.now()).await;
             return self.reject("it was called off before it was asked for".to_owned(), true).await.map(Some);

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// Waiting jobs that the router looks at in one round, those first that go first: as many as a room may have. Jobs behind them
-/// wait for their way, so that it must be more than can be stuck for one reason, such as a user's budget.
+/// Waiting jobs that the router looks at in one round, as many of each room as of any other: as many as a room may have. Jobs
+/// behind them wait for their way, so that it must be more than can be stuck for one reason, such as a user's budget.
 pub const ROUTED_MAX: usize = 10_000;
 
 /// How often the router looks though nothing seems to have changed: times pass, workers fall silent, health comes back.
@@ -14,6 +14,9 @@ pub const ROUTE_REST: Duration = Duration::from_millis(50);
 
 /// ... and at most, after a round over a long queue.
 pub const ROUTE_REST_MAX: Duration = Duration::from_secs(5);
+
+/// How often relays on one queue tell each other of their workers: many times before one counts as gone.
+pub const MEET_EVERY: Duration = Duration::from_secs(3);
 
 /// Explanations that are written down at once: what the store commits together.
 pub const EXPLAINED_AT_ONCE: usize = 64;

@@ -28,6 +28,7 @@ impl Cloud {
             budgets: settings.budgets()?,
             route: RouteRules { prefer_local: settings.prefer_local, fail_fast: settings.fail_fast },
             overflow_after: settings.overflow_after_s.map(Duration::from_secs_f64),
+            await_workers: Duration::from_secs_f64(settings.await_workers_s),
             public_url: settings.public_url.clone().or_else(|| are_here.then(|| base.to_owned())),
             endpoints,
             is_switched_off: settings.kill_switch,

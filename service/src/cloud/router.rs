@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use futures::future::try_join_all;
 use queue::{
-    Ask, CloudBar, CloudOffer, Day, Engine, Fallback, Job, JobId, JobType, Local, Model, Order, Peers, Placement,
-    Processor, QueueName, RoomName, Route, RunPod, Source, Spending, UnixMs, UserName, Workers,
+    Ask, CloudBar, CloudOffer, Day, Engine, Fallback, Job, JobId, JobType, Local, Model, Order, Overdue, Peers,
+    Placement, Processor, QueueName, RoomName, Route, RunPod, Source, Spending, UnixMs, UserName, Workers,
 };
 use store::StoreError;
 use tokio::sync::{broadcast, mpsc, watch};
@@ -15,15 +15,16 @@ use tracing::{debug, error, info};
 
 use super::desk::Desk;
 use super::driver::Begin;
-use super::limits::{EXPLAINED_AT_ONCE, FACTS_TIME, ROUTE_EVERY, ROUTE_REST, ROUTE_REST_MAX, ROUTED_MAX};
+use super::limits::{EXPLAINED_AT_ONCE, FACTS_TIME, MEET_EVERY, ROUTE_EVERY, ROUTE_REST, ROUTE_REST_MAX, ROUTED_MAX};
 use super::rules::RAW_QUEUE;
+use crate::limits::WORKER_SEEN_TIME;
 use crate::state::App;
 use crate::workers::Seen;
 
 /// Routes until `shutdown` says true.
 pub(crate) async fn run(app: App, begun: mpsc::Sender<Begin>, mut shutdown: watch::Receiver<bool>) {
     let mut changes = app.store.changes();
-    let mut router = Router { app, begun, told: BTreeMap::new(), untold: Vec::new(), measured: BTreeMap::new() };
+    let mut router = Router::new(app, begun);
     loop {
         let start = router.app.clock.now();
         if let Err(failure) = router.round().await {
@@ -57,6 +58,10 @@ async fn changed(app: &App, changes: &mut broadcast::Receiver<Arc<JobId>>, rest:
 struct Router {
     app: App,
     begun: mpsc::Sender<Begin>,
+    /// When it began to listen for workers.
+    start: UnixMs,
+    /// When relays told each other of their workers last.
+    met: Option<UnixMs>,
     /// What was said of a job last, and where it was to go.
     told: BTreeMap<JobId, (String, Option<Source>)>,
     /// What is to be said at the end of the round.
@@ -77,7 +82,13 @@ struct Round {
 }
 
 impl Router {
+    fn new(app: App, begun: mpsc::Sender<Begin>) -> Self {
+        let (told, untold, measured) = Default::default();
+        Self { start: app.clock.now(), app, begun, met: None, told, untold, measured }
+    }
+
     async fn round(&mut self) -> Result<(), StoreError> {
+        self.meet().await?;
         let waiting = self.app.store.waiting(ROUTED_MAX).await?;
         let ids: BTreeSet<&JobId> = waiting.iter().map(|job| &job.id).collect();
         self.told.retain(|id, _| ids.contains(id));
@@ -92,6 +103,21 @@ impl Router {
             }
         }
         self.tell().await
+    }
+
+    /// Hears from the other relays on this queue which workers are there, and tells them of this one's.
+    async fn meet(&mut self) -> Result<(), StoreError> {
+        let (app, now) = (&self.app, self.app.clock.now());
+        if self.met.is_some_and(|met| now.since(met) < MEET_EVERY) {
+            return Ok(());
+        }
+        let since = UnixMs(now.0.saturating_sub(u64::try_from(WORKER_SEEN_TIME.as_millis()).unwrap_or(u64::MAX)));
+        app.workers.hear(&app.store.told(&app.cloud.driver, since).await?, now);
+        if let Some(text) = app.workers.tell(now) {
+            app.store.tell(&app.cloud.driver, text, now).await?;
+        }
+        self.met = Some(now);
+        Ok(())
     }
 
     /// Writes down all that is new at once, which costs a database little more than one of it.
@@ -124,6 +150,11 @@ impl Router {
 
     async fn route(&mut self, job: Job, round: &mut Round) -> Result<(), StoreError> {
         let app = self.app.clone();
+        if job.overdue(round.now) == Some(Overdue::Gone) {
+            info!(job = %job.id, "a job is called off: its submitter's time for it is over");
+            app.store.cancel(&job.id, round.now).await?;
+            return Ok(());
+        }
         let job_type = job.order.ask.as_ref().and_then(|ask| app.catalogue.find(ask));
         let workers = round.workers.entry(job.order.room.clone());
         let workers = workers.or_insert_with(|| app.workers.of(&job.order.room, round.now)).clone();
@@ -164,6 +195,7 @@ impl Router {
             waited: round.now.since(job.created),
             target: target.unwrap_or(job_type.map_or(usual, |job_type| job_type.overflow_after)),
             fallback: job_type.and_then(|job_type| self.fallback(job, job_type, workers, round)),
+            is_early: round.now.since(self.start) < self.app.cloud.rules.await_workers,
             previous: self.told.get(&job.id).and_then(|(_, source)| *source),
         }
     }
@@ -265,6 +297,8 @@ impl Router {
 
     async fn fall_back(&mut self, job: &Job, to: &Ask) -> Result<(), StoreError> {
         let app = &self.app;
+        // What is looked at in a round has no input.
+        let Some(job) = app.store.job(&job.id).await? else { return Ok(()) };
         let order: Option<Order> = serde_json::from_str(&job.order.input).ok();
         let from = job.order.ask.as_ref().expect("a job without a type falls back to none");
         let Some((ask, order, expected)) = order.and_then(|order| app.catalogue.fall_back(&order, from)) else {

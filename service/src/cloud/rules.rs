@@ -20,6 +20,8 @@ pub struct Rules {
     pub route: RouteRules,
     /// When a job is late, whatever its type says.
     pub overflow_after: Option<Duration>,
+    /// For how long after its start the router leaves jobs that workers can do to workers: it has not heard of all of them yet.
+    pub await_workers: Duration,
     /// Where the cloud's workers and webhooks reach this relay, such as `https://relay.example`; without it nobody can claim.
     pub public_url: Option<String>,
     /// Who can be asked.

@@ -97,7 +97,7 @@ pub(crate) async fn retry(State(app): State<App>, OwnJob(job): OwnJob) -> Result
         return Err(ApiError::wrong("only a job that failed or timed out can be tried again"));
     }
     // What the failed try yielded is no part of the next one's.
-    app.store.drain_chunks(&job.id).await?;
+    while !app.store.drain_chunks(&job.id).await?.is_empty() {}
     app.store.retry(&job.id).await?;
     let job = app.store.job(&job.id).await?.unwrap_or(job);
     Ok(Json(words::brief(&job)))

@@ -11,6 +11,7 @@ use service::Settings;
 use service::access::Right;
 use service::api::stats;
 use service::limits::WORKER_SEEN_TIME;
+use store::limits::Limits;
 
 use crate::support::{MEMBER, ROOM, TestService, USER, picture_output, png, unlimited};
 
@@ -138,6 +139,22 @@ async fn asking_twice_with_one_key_is_one_job() {
     let eve = service.token(Some(ROOM), "eve", MEMBER);
     let request = service.request("POST", &queue_path(), Some(&eve)).header("idempotency-key", "k1").json(&body);
     assert_eq!(service.send(request).await.status, StatusCode::ACCEPTED, "a key is its user's own");
+}
+
+#[tokio::test]
+async fn a_submission_that_a_full_room_refused_is_queued_whole_when_it_comes_again() {
+    let limits = Limits { unfinished_per_room_max: 3, ..Limits::default() };
+    let service = TestService::within(limits, unlimited()).await;
+    let first = service.submit("a lake").await;
+    let body = json!({ "type": "demo_fast", "prompt": "a sea", "images": 3, "idempotency_key": "k" });
+    let refused = service.post(&queue_path(), &service.member(), body.clone()).await;
+    assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS, "{}", refused.message());
+    assert_eq!(service.app.store.list(None, 10).await.unwrap().len(), 1, "nothing of it is there");
+    service.delete(&format!("/api/jobs/{first}"), &service.member()).await;
+    let again = service.post(&queue_path(), &service.member(), body).await;
+    let json = again.json();
+    let states: Vec<&str> = json["jobs"].as_array().unwrap().iter().filter_map(|job| job["status"].as_str()).collect();
+    assert_eq!((again.status, states), (StatusCode::ACCEPTED, vec!["queued"; 3]));
 }
 
 #[tokio::test]
@@ -374,6 +391,19 @@ async fn whoever_waits_for_work_gets_it_when_it_comes() {
     let waiting = service.post(&path, &token, json!({ "wait_s": 20 }));
     let (work, id) = tokio::join!(waiting, service.submit("a lake"));
     assert_eq!((work.status, work.json()["id"].as_str()), (StatusCode::OK, Some(id.as_str())));
+}
+
+#[tokio::test]
+async fn a_worker_is_not_given_what_its_submitter_has_no_time_for_any_more() {
+    let service = TestService::start().await;
+    let run = json!({ "input": { "x": 1 }, "policy": { "ttl": 10_000 } });
+    let late = service.post(&format!("/v2/{ROOM}/run"), &service.member(), run).await.json()["id"].clone();
+    service.advance(Duration::from_secs(10));
+    let wanted = service.submit("a lake").await;
+    let work = service.take(&worker(&service), "w").await;
+    assert_eq!(work.json()["id"], wanted);
+    let late = service.app.store.job(&queue::JobId::new(late.as_str().unwrap()).unwrap()).await.unwrap().unwrap();
+    assert_eq!(late.status(), queue::Status::Cancelled);
 }
 
 #[tokio::test]

@@ -1,8 +1,9 @@
 //! What the cloud's workers and the operator ask of the relay.
 
-use queue::{Mode, Status};
+use queue::{MicroUsd, Mode, Owner, RoomName, Source, Status};
 use runpod::emulator::{Behaviour, Orders};
 use serde_json::{Value, json};
+use service::limits::WORKER_SEEN_TIME;
 
 use crate::stage::{KEY, Stage, Wish};
 
@@ -78,10 +79,10 @@ async fn a_user_who_cancels_pays_for_what_ran_and_gets_nothing_more() {
     stage.store.cancel(&id, stage.clock.now()).await.unwrap();
     let settled = stage.until(async || {
         let report = stage.store.report(None).await.unwrap();
-        (report.held == queue::MicroUsd(0)).then_some(report)
+        (report.held == MicroUsd(0)).then_some(report)
     });
     let report = settled.await;
-    assert!(report.charged > queue::MicroUsd(0));
+    assert!(report.charged > MicroUsd(0));
     assert_eq!(stage.job(&id).await.status(), Status::Cancelled);
 }
 
@@ -111,4 +112,51 @@ async fn a_job_for_whoever_is_best_overflows_where_no_worker_is() {
     let local = stage.submit_as("room", "ada", Mode::Local, true).await;
     stage.until(async || stage.job(&local).await.route).await;
     assert_eq!(stage.emulator.meter().jobs_taken, 1, "a job for workers alone never overflows");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_whose_submitters_time_is_over_is_called_off_and_never_paid_for() {
+    let mut stage = Stage::set_still(Wish::default()).await;
+    let waiting = stage.submit_overdue("room", "ada").await;
+    // A relay died after it held the money, and before it asked.
+    let held = stage.submit_overdue("room", "ada").await;
+    stage.hold(&held).await;
+    stage.drive();
+    for id in [&waiting, &held] {
+        assert_eq!(stage.ended(id).await.status(), Status::Cancelled);
+    }
+    let settled = async || {
+        let report = stage.store.report(None).await.unwrap();
+        (report.held == MicroUsd(0)).then_some(report.charged)
+    };
+    assert_eq!(stage.until(settled).await, MicroUsd(0));
+    assert_eq!(stage.emulator.meter().jobs_taken, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_starts_waits_for_workers_before_it_pays_for_what_they_can_do() {
+    let await_workers = WORKER_SEEN_TIME;
+    let mut stage = Stage::set_still(Wish { await_workers, ..Wish::default() }).await;
+    let [auto, cloud] = [Mode::Auto, Mode::Cloud].map(|mode| stage.submit_as("room", "ada", mode, true));
+    let (auto, cloud) = (auto.await, cloud.await);
+    let start = stage.clock.now();
+    stage.drive();
+    let begun = |job: &queue::Job| job.started.unwrap().since(start);
+    let [auto, cloud] = [stage.ended(&auto).await, stage.ended(&cloud).await];
+    assert_eq!((auto.status(), cloud.status()), (Status::Completed, Status::Completed));
+    assert!(begun(&auto) >= await_workers, "{:?}", begun(&auto));
+    assert!(cloud.started < auto.started, "no worker can do what is for the cloud alone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_relay_hears_of_workers_every_relay_on_its_queue_knows() {
+    let stage = Stage::set(Wish::default()).await;
+    let (other, _order) = stage.beside();
+    let (room, worker) = (RoomName::new("room").unwrap(), Owner::new("worker").unwrap());
+    let known = async || {
+        stage.app.workers.seen(&room, &worker, Source::Peer, None, stage.clock.now());
+        let workers = other.workers.of(&room, other.clock.now());
+        (!workers.is_empty()).then_some(workers)
+    };
+    assert_eq!(stage.until(known).await[0].owner, worker);
 }

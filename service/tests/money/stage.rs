@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use queue::{
-    Budgets, Endpoint, Job, JobId, MicroUsd, Mode, NewJob, Owner, Price, QueueName, RoomName, Status, Submission,
-    UnixMs, UserName,
+    Budgets, Deadlines, Endpoint, HoldAsk, Job, JobId, MicroUsd, Mode, NewJob, Owner, Price, QueueName, RoomName,
+    Status, Submission, UnixMs, UserName,
 };
 use runpod::emulator::{Emulator, Orders, Settings};
 use runpod::{Client, ClientLimits, Dialect, Key};
@@ -15,7 +15,7 @@ use service::cloud::{Cloud, EndpointRules, Rules};
 use service::rates::{Allowance, RateSettings};
 use service::results::Results;
 use service::{App, Clock};
-use store::JobStore;
+use store::{Held, JobStore};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -34,6 +34,9 @@ pub const PROMPT: &str = "canary words of a prompt";
 /// What one attempt may cost at most: 185 s at 190 millionths.
 pub const WORST: MicroUsd = MicroUsd(185 * 190);
 
+/// What the relay calls itself to others.
+const DRIVER: &str = "relay:test";
+
 /// How long a test may take in real time.
 pub const PATIENCE: Duration = Duration::from_secs(240);
 
@@ -45,6 +48,8 @@ pub struct Wish {
     pub workers_max: usize,
     pub claims: bool,
     pub seed: u64,
+    /// How long the router waits for workers at its start.
+    pub await_workers: Duration,
     /// Whether the queue is kept in a database's file; the model in memory is slow with many jobs.
     pub is_in_file: bool,
 }
@@ -53,7 +58,16 @@ impl Default for Wish {
     fn default() -> Self {
         let plenty = MicroUsd(1_000_000_000);
         let budgets = Budgets { total: plenty, day: plenty, user_day: plenty, room_day: plenty };
-        Self { speed: 100.0, budgets, in_flight_max: 4, workers_max: 4, claims: true, seed: 1, is_in_file: false }
+        Self {
+            speed: 100.0,
+            budgets,
+            in_flight_max: 4,
+            workers_max: 4,
+            claims: true,
+            seed: 1,
+            await_workers: Duration::ZERO,
+            is_in_file: false,
+        }
     }
 }
 
@@ -112,6 +126,16 @@ impl Stage {
         self.driving = Some((order, service::cloud::spawn(self.app.clone(), ordered)));
     }
 
+    /// Another relay on the same queue, that routes and drives as well until what it gives is dropped.
+    pub fn beside(&self) -> (App, watch::Sender<bool>) {
+        let mut app = self.app.clone();
+        app.workers = Arc::default();
+        app.cloud = Arc::new(Cloud::new(app.cloud.rules().clone(), Owner::new("relay:other").unwrap()).unwrap());
+        let (order, ordered) = watch::channel(false);
+        drop(service::cloud::spawn(app.clone(), ordered));
+        (app, order)
+    }
+
     /// The relay's driver dies at this very moment, as in a crash, and a new relay with the same database takes its place.
     pub async fn crash(&mut self) {
         if let Some((_order, driving)) = self.driving.take() {
@@ -149,13 +173,38 @@ impl Stage {
     }
 
     pub async fn submit_as(&self, room: &str, user: &str, mode: Mode, may_spend: bool) -> JobId {
+        let order = NewJob { may_spend, ..self.order(room, user, mode) };
+        self.submit_order(order, self.clock.now()).await
+    }
+
+    /// The same for a submitter whose time for it is over already.
+    pub async fn submit_overdue(&self, room: &str, user: &str) -> JobId {
+        let deadlines = Deadlines { ttl: Some(Duration::from_secs(1)), execution: None };
+        let order = NewJob { deadlines, may_spend: true, ..self.order(room, user, Mode::Cloud) };
+        self.submit_order(order, UnixMs(self.clock.now().0 - 1_000)).await
+    }
+
+    /// Holds the money for a job, as a relay does before it asks.
+    pub async fn hold(&self, id: &JobId) {
+        let rules = self.app.cloud.rules();
+        let EndpointRules { name, price, ttl, claims, .. } = rules.endpoints[0].clone();
+        let driver = Owner::new(DRIVER).unwrap();
+        let ask = HoldAsk { endpoint: name, price, ttl, claims, driver };
+        let held = self.store.hold(id, ask, &rules.budgets, rand::random(), self.clock.now()).await.unwrap();
+        assert!(matches!(held, Held::Taken(..)), "{held:?}");
+    }
+
+    fn order(&self, room: &str, user: &str, mode: Mode) -> NewJob {
         let submission = serde_json::json!({ "type": "demo_fast", "prompt": PROMPT });
         let submission = Submission { mode, ..serde_json::from_value(submission).unwrap() };
         let checked = self.app.catalogue.check(&submission, 7).unwrap();
         let (room, user) = (RoomName::new(room).unwrap(), UserName::new(user).unwrap());
-        let order = NewJob { may_spend, ..checked.jobs(&room, &user).remove(0) };
+        checked.jobs(&room, &user).remove(0)
+    }
+
+    async fn submit_order(&self, order: NewJob, at: UnixMs) -> JobId {
         let id = JobId::from_random(rand::random());
-        self.store.submit(id, order, self.clock.now()).await.unwrap().job.id
+        self.store.submit(id, order, at).await.unwrap().job.id
     }
 
     pub async fn job(&self, id: &JobId) -> Job {
@@ -257,6 +306,7 @@ fn app(
     let rules = Rules {
         budgets: wish.budgets,
         public_url: Some(format!("http://{address}")),
+        await_workers: wish.await_workers,
         endpoints: vec![endpoint],
         ..Rules::default()
     };
@@ -268,6 +318,6 @@ fn app(
     let url = rules.public_url.clone().unwrap();
     let mut app = App::new(Arc::clone(store), settings, None, &url, clock.clone(), Default::default()).unwrap();
     app.results = Arc::clone(results);
-    app.cloud = Arc::new(Cloud::new(rules, Owner::new("relay:test").unwrap()).unwrap());
+    app.cloud = Arc::new(Cloud::new(rules, Owner::new(DRIVER).unwrap()).unwrap());
     app
 }

@@ -90,10 +90,15 @@ impl TestService {
 
     /// With these settings.
     pub async fn with(settings: Settings) -> Self {
+        Self::within(store::limits::Limits::default(), settings).await
+    }
+
+    /// With a store of these limits.
+    pub async fn within(limits: store::limits::Limits, settings: Settings) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let base = format!("http://{address}");
-        let store = Arc::new(Memory::new(store::limits::Limits::default()));
+        let store = Arc::new(Memory::new(limits));
         let clock = Clock::Manual(Arc::new(AtomicU64::new(NOW.0)));
         let app = App::new(store, settings, None, &base, clock, Default::default()).unwrap();
         let routes = router(app.clone()).into_make_service_with_connect_info::<SocketAddr>();

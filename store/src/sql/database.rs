@@ -135,6 +135,10 @@ impl JobStore for Database {
         write!(self, |session, id, order, now| session.submit(&id, &order, now))
     }
 
+    async fn submit_all(&self, orders: Vec<(JobId, NewJob)>, now: UnixMs) -> Result<Vec<Submitted>, StoreError> {
+        write!(self, |session, orders, now| session.submit_all(&orders, now))
+    }
+
     async fn job(&self, id: &JobId) -> Result<Option<Job>, StoreError> {
         look!(self, |session| session.job(id))
     }
@@ -317,6 +321,14 @@ impl JobStore for Database {
 
     async fn set_breaker(&self, endpoint: &Endpoint, state: String) -> Result<(), StoreError> {
         write!(self, |session, endpoint, state| session.set_breaker(&endpoint, &state))
+    }
+
+    async fn tell(&self, relay: &Owner, text: String, now: UnixMs) -> Result<(), StoreError> {
+        write!(self, |session, relay, text, now| session.tell(&relay, &text, now))
+    }
+
+    async fn told(&self, relay: &Owner, since: UnixMs) -> Result<Vec<String>, StoreError> {
+        look!(self, |session| session.told(relay, since))
     }
 
     fn changes(&self) -> broadcast::Receiver<Arc<JobId>> {

@@ -6,12 +6,15 @@ use queue::{Ask, Change, Job, JobId, JobState, Model, NewJob, RoomName, Status, 
 
 use super::codes;
 use super::fault::Fault;
-use super::session::{Session, ask, encode};
+use super::session::{Asked, Session, ask, encode};
 use crate::store::{StoreError, Submitted};
 
 /// How many jobs of the room `$1` are not finished.
 const UNFINISHED: &str = "(SELECT count(*) FROM jobs WHERE room = $1 AND status = 0)
     + (SELECT count(*) FROM jobs WHERE room = $1 AND status = 1)";
+
+/// A job's head; the whole record where an older program saved it last.
+const HEAD: &str = "COALESCE(head, body)";
 
 impl Session<'_> {
     pub(super) async fn submit(&mut self, id: &JobId, order: &NewJob, now: UnixMs) -> Result<Submitted, Fault> {
@@ -19,8 +22,8 @@ impl Session<'_> {
         let unfinished_max = self.limits.unfinished_per_room_max;
         // Asked in the statement that inserts: the usual submission is one message to the database.
         let query = ask(format!(
-            "INSERT INTO jobs (id, room, user_name, idempotency_key, ask, model, status, mode, rank, body)
-            SELECT $2, $1, $3, $4, $5, $6, 0, $7, $8, $9 WHERE {UNFINISHED} < $10
+            "INSERT INTO jobs (id, room, user_name, idempotency_key, ask, model, status, mode, rank, body, head)
+            SELECT $2, $1, $3, $4, $5, $6, 0, $7, $8, $9, $10 WHERE {UNFINISHED} < $11
             ON CONFLICT DO NOTHING"
         ));
         let query = (query.bind(order.room.as_str()))
@@ -32,6 +35,7 @@ impl Session<'_> {
             .bind(codes::mode(order.mode))
             .bind(job.rank())
             .bind(encode(&job)?)
+            .bind(encode(&job.head())?)
             .bind(codes::limit(unfinished_max));
         if self.run(query).await? == 1 {
             self.changed.push(id.clone());
@@ -43,6 +47,19 @@ impl Session<'_> {
         };
         let job = known.ok_or(StoreError::Full(unfinished_max))?;
         Ok(Submitted { job, is_new: false })
+    }
+
+    /// An error takes back what was inserted before it, with the transaction.
+    pub(super) async fn submit_all(
+        &mut self,
+        orders: &[(JobId, NewJob)],
+        now: UnixMs,
+    ) -> Result<Vec<Submitted>, Fault> {
+        let mut submitted = Vec::with_capacity(orders.len());
+        for (id, order) in orders {
+            submitted.push(self.submit(id, order, now).await?);
+        }
+        Ok(submitted)
     }
 
     /// The job of this room, user and idempotency key.
@@ -62,11 +79,11 @@ impl Session<'_> {
         for part in parts {
             let left = count_max - jobs.len();
             let part = if room.is_some() { part.to_owned() } else { part.replace(" AND room = $2", "") };
-            let mut query = ask(format!("SELECT body FROM jobs WHERE {part} LIMIT $1")).bind(codes::limit(left));
+            let mut query = ask(format!("SELECT {HEAD} FROM jobs WHERE {part} LIMIT $1")).bind(codes::limit(left));
             if let Some(room) = room {
                 query = query.bind(room.as_str());
             }
-            jobs.extend(self.records(query).await?);
+            jobs.extend(self.heads(query).await?);
         }
         Ok(jobs)
     }
@@ -78,8 +95,21 @@ impl Session<'_> {
     }
 
     pub(super) async fn waiting(&mut self, count_max: usize) -> Result<Vec<Job>, Fault> {
-        let query = sqlx::query("SELECT body FROM jobs WHERE status = 0 ORDER BY rank, id LIMIT $1");
-        self.records(query.bind(codes::limit(count_max))).await
+        let query = ask(format!(
+            "SELECT {HEAD} FROM jobs WHERE id IN (
+                SELECT id FROM (
+                    SELECT id, rank, ROW_NUMBER() OVER (PARTITION BY room ORDER BY rank, id) AS place
+                    FROM jobs WHERE status = 0
+                ) AS placed ORDER BY place, rank, id LIMIT $1
+            ) ORDER BY rank, id"
+        ));
+        self.heads(query.bind(codes::limit(count_max))).await
+    }
+
+    /// The heads in the first column, which is [`HEAD`].
+    async fn heads(&mut self, query: Asked<'_>) -> Result<Vec<Job>, Fault> {
+        let jobs: Vec<Job> = self.records(query).await?;
+        Ok(jobs.iter().map(Job::head).collect())
     }
 
     pub(super) async fn cancel(&mut self, id: &JobId, now: UnixMs) -> Result<Option<Job>, Fault> {

@@ -1,5 +1,6 @@
 //! Leases of workers: taking, renewing, ending; and what they stream.
 
+use futures::TryStreamExt;
 use queue::{
     Entry, EntryKind, Job, JobId, JobState, LeaseError, MicroUsd, Outcome, Owner, Progress, Source, Status, UnixMs,
 };
@@ -7,7 +8,7 @@ use sqlx::Row;
 
 use super::codes;
 use super::fault::Fault;
-use super::session::{Session, ask};
+use super::session::{Session, ask, decode};
 use crate::limits::{EXPIRED_MAX, SPENT_MAX};
 use crate::store::{Beat, Offer, StoreError, Taken, without_cost};
 
@@ -138,10 +139,23 @@ impl Session<'_> {
         if self.own_job(id).await?.is_none() {
             return Ok(Vec::new());
         }
-        let query = sqlx::query("SELECT body FROM chunks WHERE job = $1 ORDER BY number");
-        let chunks: Vec<String> = self.records(query.bind(id.as_str())).await?;
+        let bytes_max = self.limits.drained_bytes_max;
+        let (mut chunks, mut bytes, mut last) = (Vec::new(), 0, 0);
+        let query = sqlx::query("SELECT body, number FROM chunks WHERE job = $1 ORDER BY number").bind(id.as_str());
+        let mut rows = query.fetch(&mut *self.connection);
+        while let Some(row) = rows.try_next().await? {
+            let chunk: String = decode(&row, 0)?;
+            bytes += chunk.len();
+            if bytes > bytes_max && !chunks.is_empty() {
+                break;
+            }
+            last = row.try_get::<i64, _>(1)?;
+            chunks.push(chunk);
+        }
+        drop(rows);
         if !chunks.is_empty() {
-            self.run(sqlx::query("DELETE FROM chunks WHERE job = $1").bind(id.as_str())).await?;
+            let query = sqlx::query("DELETE FROM chunks WHERE job = $1 AND number <= $2");
+            self.run(query.bind(id.as_str()).bind(last)).await?;
         }
         Ok(chunks)
     }

@@ -7,10 +7,18 @@ use super::session::Dialect;
 use crate::store::StoreError;
 
 /// What each version adds to the one before; the first makes everything.
-const SQLITE: &[&str] = &[include_str!("../../migrations/sqlite/0001_queue.sql")];
+const SQLITE: &[&str] = &[
+    include_str!("../../migrations/sqlite/0001_queue.sql"),
+    include_str!("../../migrations/sqlite/0002_told.sql"),
+    include_str!("../../migrations/sqlite/0003_heads.sql"),
+];
 
 /// See [`SQLITE`].
-const POSTGRES: &[&str] = &[include_str!("../../migrations/postgres/0001_queue.sql")];
+const POSTGRES: &[&str] = &[
+    include_str!("../../migrations/postgres/0001_queue.sql"),
+    include_str!("../../migrations/postgres/0002_told.sql"),
+    include_str!("../../migrations/postgres/0003_heads.sql"),
+];
 
 /// Runs what is missing, in one transaction.
 pub(crate) async fn migrate(connection: &mut AnyConnection, dialect: Dialect) -> Result<(), Fault> {

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use queue::{Ask, Endpoint, RoomName, Source};
+use queue::{Ask, Endpoint, Owner, RoomName, Source, UnixMs};
 use sqlx::Row;
 
 use super::codes;
 use super::fault::Fault;
-use super::session::{Asked, Session, ask};
-use crate::limits::MEASURED_JOBS;
+use super::session::{Asked, Session, ask, encode};
+use crate::limits::{MEASURED_JOBS, TELLERS_MAX};
 use crate::store::{Report, Totals};
 
 impl Session<'_> {
@@ -84,6 +84,23 @@ impl Session<'_> {
         );
         self.run(query.bind(endpoint.as_str()).bind(state)).await?;
         Ok(())
+    }
+
+    pub(super) async fn tell(&mut self, relay: &Owner, text: &str, now: UnixMs) -> Result<(), Fault> {
+        let query = sqlx::query(
+            "INSERT INTO told (relay, told_at, body) VALUES ($1, $2, $3)
+            ON CONFLICT (relay) DO UPDATE SET told_at = excluded.told_at, body = excluded.body",
+        );
+        self.run(query.bind(relay.as_str()).bind(codes::time(now)).bind(encode(&text)?)).await?;
+        Ok(())
+    }
+
+    pub(super) async fn told(&mut self, relay: &Owner, since: UnixMs) -> Result<Vec<String>, Fault> {
+        let query = sqlx::query(
+            "SELECT body FROM told WHERE relay <> $1 AND told_at >= $2 ORDER BY told_at DESC, relay LIMIT $3",
+        );
+        let query = query.bind(relay.as_str()).bind(codes::time(since));
+        self.records(query.bind(codes::limit(TELLERS_MAX))).await
     }
 }
 

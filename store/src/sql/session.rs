@@ -157,7 +157,7 @@ impl<'c> Session<'c> {
         let took = job.finished.zip(job.started).filter(|_| is_completed);
         let query = sqlx::query(
             "UPDATE jobs SET ask = $2, model = $3, status = $4, source = $5, finished = $6, took_ms = $7,
-                lease_owner = $8, lease_until = $9, body = $10
+                lease_owner = $8, lease_until = $9, body = $10, head = $11
             WHERE id = $1",
         );
         let query = (query.bind(job.id.as_str()))
@@ -171,7 +171,8 @@ impl<'c> Session<'c> {
             )
             .bind(lease.map(|lease| lease.owner.as_str().to_owned()))
             .bind(lease.and_then(|lease| lease.until).map(codes::time))
-            .bind(encode(job)?);
+            .bind(encode(job)?)
+            .bind(encode(&job.head())?);
         self.run(query).await?;
         if job.version != before {
             self.changed.push(job.id.clone());

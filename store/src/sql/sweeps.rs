@@ -30,8 +30,9 @@ impl Session<'_> {
         Ok(jobs.len() as u64)
     }
 
-    /// Forgets some jobs that ended before `before`; says how many.
+    /// Forgets some jobs that ended before `before`, and what relays told before it; says how many jobs.
     pub(super) async fn forget_old(&mut self, before: UnixMs) -> Result<u64, Fault> {
+        self.run(sqlx::query("DELETE FROM told WHERE told_at < $1").bind(codes::time(before))).await?;
         let lock = self.dialect.skip_locked();
         let query = ask(format!(
             "SELECT id, room, status, source FROM jobs WHERE {FORGETTABLE} AND finished < $1

@@ -80,6 +80,7 @@ pub enum Call {
         model: Option<u8>,
         mode: Mode,
         priority: i32,
+        images: u8,
     },
     Take {
         room: Option<u8>,
@@ -159,6 +160,10 @@ pub enum Call {
         endpoint: u8,
         state: u8,
     },
+    Tell {
+        relay: u8,
+        text: u8,
+    },
     /// One of the calls that only look.
     Look {
         at: u8,
@@ -210,8 +215,9 @@ fn submissions() -> impl Strategy<Value = Call> {
     let again = proptest::option::weighted(0.1, job());
     let model = proptest::option::of(0..3_u8);
     let mode = prop_oneof![4 => Just(Mode::Auto), 1 => Just(Mode::Local), 1 => Just(Mode::Cloud)];
-    let order = (0..2_u8, 0..2_u8, key, again, model, mode, -2..3_i32);
-    order.prop_map(|(room, user, key, again, model, mode, priority)| Call::Submit {
+    let images = prop_oneof![4 => Just(1_u8), 1 => 2..4_u8];
+    let order = (0..2_u8, 0..2_u8, key, again, model, mode, -2..3_i32, images);
+    order.prop_map(|(room, user, key, again, model, mode, priority, images)| Call::Submit {
         room,
         user,
         key,
@@ -219,6 +225,7 @@ fn submissions() -> impl Strategy<Value = Call> {
         model,
         mode,
         priority,
+        images,
     })
 }
 
@@ -249,6 +256,7 @@ fn jobs() -> impl Strategy<Value = Call> {
         1 => (job(), 0..2_u8).prop_map(|(job, route)| Call::Explain { job, route }),
         1 => (0..2_u8).prop_map(|room| Call::Purge { room }),
         1 => (0..300_u32).prop_map(|seconds| Call::Forget { seconds }),
+        1 => (0..3_u8, any::<u8>()).prop_map(|(relay, text)| Call::Tell { relay, text }),
     ]
 }
 

@@ -89,7 +89,8 @@ impl Pair {
             | Call::Push { .. }
             | Call::Drain { .. }
             | Call::Forget { .. }
-            | Call::SetBreaker { .. } => self.change(call).await?,
+            | Call::SetBreaker { .. }
+            | Call::Tell { .. } => self.change(call).await?,
         }
         Ok(())
     }
@@ -98,12 +99,15 @@ impl Pair {
     async fn change(&mut self, call: &Call) -> Result<(), String> {
         let now = self.now;
         match call.clone() {
-            Call::Submit { again, .. } => {
+            Call::Submit { again, images, .. } => {
                 let id = match again {
                     Some(pick) if !self.jobs.is_empty() => self.job(pick),
                     Some(_) | None => self.new_id(),
                 };
                 let order = order(call);
+                if images > 1 {
+                    return self.submit_all(id, &order, images).await;
+                }
                 if let Ok(Submitted { job, .. }) = both!(self, submit(id.clone(), order.clone(), now))
                     && !self.jobs.contains(&job.id)
                 {
@@ -180,7 +184,26 @@ impl Pair {
                 let (endpoint, state) = (crate::pair::endpoint(endpoint), format!("{{\"failures\":{state}}}"));
                 let _ = both!(self, set_breaker(&endpoint, state.clone()));
             }
+            Call::Tell { relay, text } => {
+                let (relay, text) = (owner(relay), format!("heard of {text}\0"));
+                let _ = both!(self, tell(&relay, text.clone(), now));
+            }
             other => unreachable!("{other:?} is made elsewhere"),
+        }
+        Ok(())
+    }
+
+    /// Submits so many jobs of one order, each under a key of its own.
+    async fn submit_all(&mut self, first: JobId, order: &NewJob, images: u8) -> Result<(), String> {
+        let mut orders = vec![(first, order.clone())];
+        for image in 1..images {
+            let key = order.key.as_ref().map(|key| IdempotencyKey::new(format!("{key}-{image}")).unwrap());
+            orders.push((self.new_id(), NewJob { key, ..order.clone() }));
+        }
+        for Submitted { job, .. } in both!(self, submit_all(orders.clone(), self.now)).unwrap_or_default() {
+            if !self.jobs.contains(&job.id) {
+                self.jobs.push(job.id);
+            }
         }
         Ok(())
     }
@@ -233,7 +256,7 @@ impl Pair {
         let (id, room_name) = (self.job(job), room.map(crate::pair::room));
         let room = room_name.as_ref();
         let (key, nonce) = self.attempt(attempt).await;
-        match at % 13 {
+        match at % 14 {
             0 => drop(both!(self, job(&id))),
             1 => drop(both!(self, list(room, count_max))),
             2 => drop(both!(self, position(&id))),
@@ -246,6 +269,7 @@ impl Pair {
             9 => drop(both!(self, totals(room))),
             10 => drop(both!(self, measured(&ask(user), Source::Peer))),
             11 => drop(both!(self, measured(&ask(user), Source::Cloud))),
+            12 => drop(both!(self, told(&owner(user), UnixMs(self.now.0 - 1000 * u64::from(job))))),
             _ => drop(both!(self, breaker(&endpoint(user)))),
         }
         Ok(())
@@ -255,7 +279,10 @@ impl Pair {
     pub async fn compare_all(&mut self) -> Result<(), String> {
         for room in [None, Some(room(0)), Some(room(1))] {
             let room = room.as_ref();
-            let _ = both!(self, list(room, 1000));
+            for job in both!(self, list(room, 1000)).unwrap() {
+                // What a list does not tell is compared as well.
+                let _ = both!(self, job(&job.id));
+            }
             let _ = both!(self, totals(room));
             let _ = both!(self, report(room));
         }
@@ -275,6 +302,7 @@ impl Pair {
             let _ = both!(self, measured(&ask(0), source));
         }
         let _ = both!(self, ledger(0, 1000));
+        let _ = both!(self, told(&owner(0), UnixMs(0)));
         self.check_books().await
     }
 

@@ -86,3 +86,24 @@ async fn the_ledger_of_a_file_refuses_every_change() {
     assert_eq!(store.ledger(0, 10).await.unwrap().len(), 1);
     store.close().await;
 }
+
+#[tokio::test]
+async fn a_list_is_short_however_long_the_jobs_also_of_those_that_an_older_program_saved() {
+    let (folder, url) = folder();
+    let store = store::open(&url).await.unwrap();
+    let long = || queue::NewJob { input: format!("{:?}", "x".repeat(100_000)), ..order("room") };
+    let id = store.submit(new_id(), long(), NOW).await.unwrap().job.id;
+    store.close().await;
+    let path = format!("sqlite://{}", folder.path().join("queue.db").display());
+    let mut connection = SqliteConnection::connect(&path).await.unwrap();
+    let head: String = sqlx::query_scalar("SELECT head FROM jobs").fetch_one(&mut connection).await.unwrap();
+    assert!(head.len() < 1000, "{head}");
+    connection.execute("UPDATE jobs SET head = NULL").await.unwrap();
+    connection.close().await.unwrap();
+    let store = store::open(&url).await.unwrap();
+    let whole = store.job(&id).await.unwrap().unwrap();
+    assert_eq!(whole.order.input.len(), 100_002);
+    assert_eq!(store.list(None, 10).await.unwrap(), [whole.head()]);
+    assert_eq!(store.waiting(10).await.unwrap(), [whole.head()]);
+    store.close().await;
+}

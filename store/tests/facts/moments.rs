@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use futures::future::join_all;
+use queue::limits::LEASE_TIME;
 use queue::{Change, Source, Status};
 use store::limits::{CALLS_WAITING_MAX, EXPIRED_MAX, Limits, SWEEP_MAX};
 use store::testing::{Postgres, Sync, Volatile};
@@ -72,6 +73,43 @@ async fn many_jobs_are_swept_a_few_at_a_time_but_all() {
 }
 
 #[tokio::test]
+async fn a_stream_is_fetched_so_many_bytes_at_a_time_and_whole() {
+    let (_folder, url) = folder();
+    let limits = Limits { drained_bytes_max: 25, ..Limits::default() };
+    let store = Volatile::open(&url, limits).await.unwrap().store();
+    let id = submit(&*store, "room").await;
+    let fence = store.take(&offer("worker"), NOW).await.unwrap().unwrap().lease.fence;
+    let items: Vec<String> = [10, 10, 10, 100, 5].map(|bytes| "7".repeat(bytes)).into();
+    for item in &items {
+        store.push_chunk(&id, fence, item.clone()).await.unwrap();
+    }
+    let mut fetched = Vec::new();
+    for count in [2, 1, 1, 1, 0] {
+        let some = store.drain_chunks(&id).await.unwrap();
+        assert_eq!(some.len(), count, "{some:?}");
+        fetched.extend(some);
+    }
+    assert_eq!(fetched, items);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_full_room_keeps_no_other_from_being_routed() {
+    let (_folder, url) = folder();
+    let store = Volatile::open(&url, Limits::default()).await.unwrap().store();
+    let first = submit(&*store, "full").await;
+    for _ in 0..3 {
+        submit(&*store, "full").await;
+    }
+    let later = store.submit(new_id(), order("other"), NOW.after(LEASE_TIME)).await.unwrap().job.id;
+    let rooms: Vec<_> = store.waiting(2).await.unwrap().into_iter().map(|job| job.order.room).collect();
+    assert_eq!(rooms, [order("full").room, order("other").room]);
+    let all = store.waiting(10).await.unwrap();
+    assert!(all.len() == 5 && all[4].id == later && all.iter().any(|job| job.id == first), "by rank as ever");
+    store.close().await;
+}
+
+#[tokio::test]
 async fn leases_end_so_many_at_a_time() {
     let (_folder, url) = folder();
     let database = Volatile::open(&url, Limits::default()).await.unwrap();
@@ -80,7 +118,7 @@ async fn leases_end_so_many_at_a_time() {
     join_all((0..leases).map(|_| submit(&*store, "room"))).await;
     let offer = offer("worker");
     join_all((0..leases).map(|_| store.take(&offer, NOW))).await;
-    let later = NOW.after(queue::limits::LEASE_TIME);
+    let later = NOW.after(LEASE_TIME);
     assert_eq!(store.expire(later).await.unwrap().len(), EXPIRED_MAX);
     assert_eq!(store.expire(later).await.unwrap().len(), 1);
     assert_eq!(store.expire(later).await.unwrap(), []);

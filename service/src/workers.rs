@@ -1,7 +1,7 @@
 //! Workers that were heard of lately: who is there for a room, with which models, and which jobs each holds.
 //!
-//! All of it is hearsay in memory, of which relays on one queue tell each other now and then. Who may deliver what is decided by leases in the store; this tells people, the router, and
-//! a worker which of its jobs are wanted no more.
+//! All of it is hearsay in memory, of which relays on one queue tell each other now and then. Who may deliver what is decided by
+//! leases in the store; this tells people, the router, and a worker which of its jobs are wanted no more.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};

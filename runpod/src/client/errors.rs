@@ -163,6 +163,22 @@ impl CallError {
         }
     }
 
+    /// As much as a log may hold of it: what an endpoint said may quote the prompt.
+    pub fn unquoted(&self) -> String {
+        match self {
+            Self::Refused { status, .. } => format!("the endpoint refuses ({status})"),
+            Self::OutOfFunds { .. } => "the endpoint's account is out of funds".to_owned(),
+            Self::Unreadable(_) => "the endpoint's reply cannot be read".to_owned(),
+            // In these the endpoint has no word.
+            Self::Unreachable { .. }
+            | Self::Gone
+            | Self::Throttled { .. }
+            | Self::Unauthorised
+            | Self::Broken { .. }
+            | Self::TooLarge { .. } => self.to_string(),
+        }
+    }
+
     /// Whether the same call may succeed a little later.
     pub fn is_passing(&self) -> bool {
         match self {

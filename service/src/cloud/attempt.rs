@@ -262,7 +262,7 @@ impl Errand {
         if (!is_wanted || self.is_late()) && !looks.is_called_off {
             match client.cancel(remote).await {
                 Ok(_) => looks.is_called_off = true,
-                Err(error) => debug!(%remote, %error, "it cannot be called off"),
+                Err(error) => debug!(%remote, error = error.unquoted(), "it cannot be called off"),
             }
         }
         let error = match client.status(remote).await {
@@ -297,7 +297,7 @@ impl Errand {
             | CallError::TooLarge { .. }
             | CallError::Unreadable(_) => (),
         }
-        debug!(%remote, %error, "a look failed");
+        debug!(%remote, error = error.unquoted(), "a look failed");
         looks.troubles += 1;
         Ok(Err(backoff(looks.troubles - 1, rand::random(), error.pause_asked())))
     }
@@ -352,8 +352,8 @@ impl Errand {
         self.attempt = attempt;
         Ok(match stepped {
             Stepped::Taken(_) => true,
-            Stepped::Refused(state) => {
-                debug!(job = %key.job, ?step, ?state, "a step is not possible");
+            Stepped::Refused(_) => {
+                debug!(job = %key.job, "a step is not possible where its attempt stands");
                 false
             }
         })

@@ -73,7 +73,7 @@ pub(crate) async fn recover(errand: &mut Errand) -> Result<Outcome, Left> {
                 return Ok(kept.map_or_else(|_| errand.failed(), completed));
             }
             Ok(_) | Err(CallError::Gone) => break,
-            Err(error) => debug!(%remote, %error, "a result cannot be fetched yet"),
+            Err(error) => debug!(%remote, error = error.unquoted(), "a result cannot be fetched yet"),
         }
         if errand.is_leaving() {
             return Err(Left);

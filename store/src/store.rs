@@ -217,8 +217,8 @@ pub trait JobStore: Send + Sync + 'static {
     async fn drain_chunks(&self, id: &JobId) -> Result<Vec<String>, StoreError>;
 
     /// Forgets jobs that ended before `before`, and the oldest of more than [`crate::limits::FINISHED_MAX`], with their chunks
-    /// and idempotency keys, and what was told before `before`; says how many jobs. Attempts, ledger and the report's counts stay, and so does every job of an
-    /// attempt that is not settled. Many jobs take several transactions.
+    /// and idempotency keys, and what was told before `before`; says how many jobs. Attempts, ledger and the report's counts
+    /// stay, and so does every job of an attempt that is not settled. Many jobs take several transactions.
     async fn forget(&self, before: UnixMs) -> Result<u64, StoreError>;
 
     /// In one transaction: asks the budgets, holds the worst case, and gives the waiting job to the cloud. `nonce` is 128

@@ -78,7 +78,13 @@ pub(crate) async fn progress(
     let jobs = app.store.list(Some(&room), LISTED_MAX).await.map_err(ApiError::from)?;
     let own: Vec<&Job> =
         jobs.iter().filter(|job| job.order.user == *caller.user() && !job.status().is_final()).collect();
-    Ok(Json(report(&own, app.clock.now().0)))
+    let first = own.iter().find(|job| job.status() == Status::Processing).or(own.first());
+    // What is listed has no input, which says the steps.
+    let whole = match first {
+        Some(job) => app.store.job(&job.id).await.map_err(ApiError::from)?,
+        None => None,
+    };
+    Ok(Json(report(whole.as_ref(), own.len(), app.clock.now().0)))
 }
 
 /// `GET /sdapi/v1/samplers`
@@ -186,9 +192,8 @@ fn info(job_type: &JobType, asked: &Submission, made: &[Made]) -> Value {
     })
 }
 
-/// What is said of unfinished jobs, the one being done first.
-fn report(jobs: &[&Job], now_ms: u64) -> Value {
-    let job = jobs.iter().find(|job| job.status() == Status::Processing).or(jobs.first());
+/// What is said of the unfinished job that is done now or goes next, of so many.
+fn report(job: Option<&Job>, count: usize, now_ms: u64) -> Value {
     let Some(job) = job else {
         return json!({ "progress": 0.0, "eta_relative": 0.0, "state": state("", 0, 0, 0), "current_image": null, "textinfo": null });
     };
@@ -201,7 +206,7 @@ fn report(jobs: &[&Job], now_ms: u64) -> Value {
     json!({
         "progress": done,
         "eta_relative": eta,
-        "state": state(job.id.as_str(), jobs.len(), step, steps),
+        "state": state(job.id.as_str(), count, step, steps),
         "current_image": null,
         "textinfo": null,
     })

@@ -136,7 +136,8 @@ impl Page {
     /// RGB rows of the picture that is shown.
     pub fn pixels(&self) -> Vec<u8> {
         let values = self.tab.eval(
-            "(() => { const picture = document.querySelector('[data-testid=picture]'); \
+            // Shown, it may still be being decoded.
+            "(async () => { const picture = document.querySelector('[data-testid=picture]'); await picture.decode(); \
              const [width, height] = [picture.naturalWidth, picture.naturalHeight]; \
              const canvas = new OffscreenCanvas(width, height).getContext('2d'); canvas.drawImage(picture, 0, 0); \
              return [...canvas.getImageData(0, 0, width, height).data]; })()",
